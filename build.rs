@@ -1,0 +1,23 @@
+//! Hands libclamav's version (from `clamav-sys`) and the commit to the crate.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(clamav_1_5)");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=.git/HEAD");
+    println!("cargo::rerun-if-env-changed=CLAMGATE_COMMIT");
+
+    let number: u32 = std::env::var("DEP_CLAMAV_VERSION_NUM").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    if number >= 0x0001_0500 {
+        println!("cargo::rustc-cfg=clamav_1_5");
+    }
+    // An image is built without the repository: its commit comes from the environment.
+    let commit = std::env::var("CLAMGATE_COMMIT").ok().or_else(git_commit).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env=CLAMGATE_COMMIT={commit}");
+}
+
+fn git_commit() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

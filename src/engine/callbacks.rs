@@ -1,0 +1,183 @@
+//! The functions that libclamav calls back, and where they put what they hear.
+//!
+//! None of them unwinds into C: a panic is caught and recorded, and a recorded panic can never become `CLEAN`.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use clamav_sys::{cl_error_t, cl_msg};
+
+use super::observations::{Message, Observations, Severity, member_name};
+
+/// What one scan's callbacks write to. libclamav gets its address and hands it back on the thread that scans.
+#[derive(Default)]
+pub(super) struct ScanContext {
+    observations: RefCell<Observations>,
+    panicked: Cell<bool>,
+}
+
+impl ScanContext {
+    pub(super) fn as_ptr(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    pub(super) fn into_observations(self, code: u32, name: Option<String>, messages: Captured) -> Observations {
+        let mut observations = self.observations.into_inner();
+        observations.return_code = code;
+        observations.signatures.extend(name);
+        observations.messages = messages.messages;
+        if self.panicked.get() || messages.panicked {
+            observations.fail("a callback panicked");
+        }
+        observations
+    }
+}
+
+/// Registers the per-scan callbacks on an engine that is not shared yet.
+pub(super) fn register(engine: *mut clamav_sys::cl_engine) {
+    // SAFETY: the caller owns `engine` and has not shared it; the functions are 'static and never unwind.
+    unsafe {
+        clamav_sys::cl_engine_set_clcb_virus_found(engine, Some(virus_found));
+        clamav_sys::cl_engine_set_clcb_meta(engine, Some(meta));
+        clamav_sys::cl_engine_set_clcb_file_props(engine, Some(file_props));
+    }
+}
+
+/// Copies a C string, replacing what is not UTF-8; `None` for null.
+///
+/// # Safety
+///
+/// `pointer` is null or points to a NUL-terminated string that stays valid during the call.
+pub(super) unsafe fn text(pointer: *const c_char) -> Option<String> {
+    // SAFETY: the caller's promise.
+    (!pointer.is_null()).then(|| unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
+}
+
+/// Runs a callback's body on the observations behind `context`, catching a panic.
+///
+/// # Safety
+///
+/// `context` is null or the pointer that [`ScanContext::as_ptr`] gave for a context that is still alive.
+unsafe fn record(context: *mut c_void, body: impl FnOnce(&mut Observations)) {
+    // SAFETY: the caller's promise; only shared references are made, interior mutability does the rest, on one thread.
+    let Some(context) = (unsafe { context.cast::<ScanContext>().as_ref() }) else { return };
+    if catch_unwind(AssertUnwindSafe(|| body(&mut context.observations.borrow_mut()))).is_err() {
+        context.panicked.set(true);
+    }
+}
+
+extern "C" fn virus_found(_fd: c_int, name: *const c_char, context: *mut c_void) {
+    // SAFETY: libclamav passes the context of the running scan and a NUL-terminated name (others.c: cli_virus_found_cb).
+    unsafe {
+        record(context, |seen| {
+            seen.signatures.insert(text(name).unwrap_or_else(|| "unnamed".to_owned()));
+        });
+    }
+}
+
+extern "C" fn meta(
+    _container_type: *const c_char,
+    _container_size: c_ulong,
+    name: *const c_char,
+    _size: c_ulong,
+    is_encrypted: c_int,
+    _position: c_uint,
+    context: *mut c_void,
+) -> cl_error_t {
+    if is_encrypted != 0 {
+        // SAFETY: as in `virus_found`; the name may be null (matcher.c: cli_matchmeta).
+        unsafe { record(context, |seen| seen.add_encrypted_member(&member_name(text(name).unwrap_or_default()))) };
+    }
+    // CL_CLEAN lets the scan go on. CL_BREAK would end it and CL_VIRUS would raise an alert.
+    clamav_sys::CL_CLEAN
+}
+
+extern "C" fn file_props(json: *const c_char, _code: c_int, context: *mut c_void) -> c_int {
+    // SAFETY: as in `virus_found`; the JSON text is valid during the call (scanners.c: scan_common).
+    unsafe { record(context, |seen| seen.add_metadata(&text(json).unwrap_or_default())) };
+    0
+}
+
+/// The messages of one scan, and whether recording one of them panicked.
+#[derive(Default)]
+pub(super) struct Captured {
+    messages: Vec<Message>,
+    panicked: bool,
+}
+
+thread_local! {
+    /// The capture of the scan that runs on this thread. libclamav's message callback has no usable context pointer
+    /// while a scan is set up, so the thread is the only key.
+    static CAPTURE: RefCell<Option<Captured>> = const { RefCell::new(None) };
+}
+
+/// How many messages of one scan are kept. One error already decides the verdict; hostile files can cause any number.
+const MOST_MESSAGES: usize = 64;
+
+/// Ends the capture when dropped, so that a panic cannot leave it open.
+pub(super) struct Capture(());
+
+/// Collects libclamav's messages on this thread until [`Capture::finish`].
+pub(super) fn capture_messages() -> Capture {
+    CAPTURE.with(|capture| *capture.borrow_mut() = Some(Captured::default()));
+    Capture(())
+}
+
+impl Capture {
+    pub(super) fn finish(self) -> Captured {
+        CAPTURE.with(|capture| capture.borrow_mut().take()).unwrap_or_default()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        CAPTURE.with(|capture| capture.borrow_mut().take());
+    }
+}
+
+/// libclamav's process-wide message callback: into the running scan's capture, or else into the log.
+pub(super) extern "C" fn message(severity: cl_msg, _full: *const c_char, message: *const c_char, _context: *mut c_void) {
+    let outcome = catch_unwind(|| {
+        // SAFETY: libclamav passes a NUL-terminated text that is valid during the call (others.c: MSGCODE).
+        let text = unsafe { text(message) }.unwrap_or_default().trim_end().to_owned();
+        // Not a match: an unknown severity must count as an error.
+        let severity = if severity == clamav_sys::CL_MSG_INFO_VERBOSE {
+            Severity::Info
+        } else if severity == clamav_sys::CL_MSG_WARN {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        CAPTURE.with(|capture| match capture.borrow_mut().as_mut() {
+            Some(captured) if captured.messages.len() < MOST_MESSAGES => captured.messages.push(Message { severity, text }),
+            Some(captured) => {
+                // Full: an error still has to be seen, so it takes the place of the newest one kept.
+                if severity == Severity::Error
+                    && let Some(last) = captured.messages.last_mut()
+                {
+                    *last = Message { severity, text };
+                }
+            }
+            None => log(severity, &text),
+        });
+    });
+    if outcome.is_err() {
+        let _ = catch_unwind(|| {
+            CAPTURE.with(|capture| {
+                if let Some(captured) = capture.borrow_mut().as_mut() {
+                    captured.panicked = true;
+                }
+            });
+        });
+    }
+}
+
+/// A message outside a scan, from loading or compiling.
+fn log(severity: Severity, text: &str) {
+    match severity {
+        Severity::Info => tracing::debug!(target: "libclamav", "{text}"),
+        Severity::Warning => tracing::warn!(target: "libclamav", "{text}"),
+        Severity::Error => tracing::error!(target: "libclamav", "{text}"),
+    }
+}

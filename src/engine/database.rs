@@ -1,0 +1,207 @@
+//! The files of a signature database: which there are, whether they changed, and what identifies their content.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use super::error::LoadError;
+
+/// The endings that `cl_load` takes from a directory (`readdb.h: CLI_DBEXT`); it ignores every other file.
+const ENDINGS: &[&str] = &[
+    "cat", "cbc", "cdb", "cfg", "cld", "crb", "cud", "cvd", "db", "fp", "ftm", "gdb", "hdb", "hdu", "hsb", "hsu", "idb", "ign",
+    "ign2", "imp", "info", "ioc", "ldb", "ldu", "mdb", "mdu", "msb", "msu", "ndb", "ndu", "pdb", "pwdb", "rmd", "sdb", "sfp",
+    "wdb", "yar", "yara", "zmd",
+];
+
+/// Endings of databases that carry their own signature in a header of 512 bytes (`cvd.c: cl_cvdhead`).
+const SIGNED: &[&str] = &["cvd", "cld", "cud"];
+const SIGNED_HEADER: usize = 512;
+
+/// What an engine scans with, as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Definitions {
+    /// The version of the daily database; 0 when there is none.
+    pub version: u32,
+    /// When the daily database was built.
+    #[serde(serialize_with = "serialize_built_at")]
+    pub built_at: Option<OffsetDateTime>,
+    /// How many signatures were loaded.
+    pub signatures: u32,
+    /// A digest of the content: the same files give the same fingerprint on every machine.
+    pub fingerprint: String,
+}
+
+fn serialize_built_at<S: serde::Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => time::serde::rfc3339::serialize(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// The database files of a directory at one moment: name, size, time and inode of each. Cheap to take, to be compared.
+///
+/// `cl_statchkdir` exists for this, but misses deletions and edits within the same second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    path: PathBuf,
+    files: Vec<Stamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Stamp {
+    path: PathBuf,
+    size: u64,
+    modified: (i64, i64),
+    inode: u64,
+}
+
+impl Snapshot {
+    /// Looks at a database directory, or at a single database file.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Read`] when the directory or a file in it cannot be looked at, [`LoadError::NoDatabase`] when it holds no
+    /// database.
+    pub fn take(path: &Path) -> Result<Self, LoadError> {
+        let read = |source| LoadError::Read { path: path.to_owned(), source };
+        let mut files = Vec::new();
+        if fs::metadata(path).map_err(read)?.is_dir() {
+            for entry in fs::read_dir(path).map_err(read)? {
+                let file = entry.map_err(read)?.path();
+                if ending(&file).is_some() {
+                    files.push(file);
+                }
+            }
+        } else {
+            files.push(path.to_owned());
+        }
+        let mut stamps = Vec::with_capacity(files.len());
+        for file in files {
+            let metadata = match fs::metadata(&file) {
+                Ok(metadata) => metadata,
+                // freshclam replaces files by renaming: one that is gone since the listing is simply not there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(LoadError::Read { path: file, source }),
+            };
+            if metadata.is_file() {
+                stamps.push(Stamp {
+                    path: file,
+                    size: metadata.len(),
+                    modified: (metadata.mtime(), metadata.mtime_nsec()),
+                    inode: metadata.ino(),
+                });
+            }
+        }
+        if stamps.is_empty() {
+            return Err(LoadError::NoDatabase(path.to_owned()));
+        }
+        stamps.sort();
+        Ok(Self { path: path.to_owned(), files: stamps })
+    }
+
+    /// A digest of the files' names and contents, as 64 hexadecimal digits. Of a signed database only the header is read,
+    /// which holds the digest and the signature of the rest.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Read`] for a file that cannot be read.
+    pub(super) fn fingerprint(&self) -> Result<String, LoadError> {
+        let mut digest = Sha256::new();
+        for stamp in &self.files {
+            let name = stamp.path.file_name().unwrap_or_default().as_encoded_bytes();
+            digest.update(name);
+            digest.update([0]);
+            digest.update(stamp.size.to_le_bytes());
+            let most = match ending(&stamp.path) {
+                Some(ending) if SIGNED.contains(&ending) => SIGNED_HEADER as u64,
+                _ => u64::MAX,
+            };
+            File::open(&stamp.path)
+                .and_then(|file| io::copy(&mut file.take(most), &mut HashWriter(&mut digest)))
+                .map_err(|source| LoadError::Read { path: stamp.path.clone(), source })?;
+        }
+        Ok(hex(&digest.finalize()))
+    }
+
+    /// The directory or file that was looked at.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+struct HashWriter<'digest>(&'digest mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The file's ending, if it is one of a database.
+fn ending(file: &Path) -> Option<&'static str> {
+    let found = file.extension()?.to_str()?;
+    ENDINGS.iter().copied().find(|known| known.eq_ignore_ascii_case(found))
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_same_second_edit_a_deletion_and_a_new_file_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        fs::write(file("a.hdb"), "x").unwrap();
+        fs::write(file("README"), "not a database").unwrap();
+        let first = Snapshot::take(dir.path()).unwrap();
+        assert_eq!(first.files.len(), 1);
+        assert_eq!(first, Snapshot::take(dir.path()).unwrap());
+
+        // Replaced by a rename, same size, same modification time.
+        let modified = fs::metadata(file("a.hdb")).unwrap().modified().unwrap();
+        fs::write(file("new"), "y").unwrap();
+        File::options().write(true).open(file("new")).unwrap().set_modified(modified).unwrap();
+        fs::rename(file("new"), file("a.hdb")).unwrap();
+        let second = Snapshot::take(dir.path()).unwrap();
+        assert_ne!(first, second);
+
+        fs::write(file("b.ndb"), "z").unwrap();
+        let third = Snapshot::take(dir.path()).unwrap();
+        assert_ne!(second, third);
+        fs::remove_file(file("a.hdb")).unwrap();
+        assert_ne!(third, Snapshot::take(dir.path()).unwrap());
+        fs::remove_file(file("b.ndb")).unwrap();
+        assert!(matches!(Snapshot::take(dir.path()), Err(LoadError::NoDatabase(_))));
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_the_content_alone() {
+        let make = |content: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("a.hdb"), content).unwrap();
+            Snapshot::take(dir.path()).unwrap().fingerprint().unwrap()
+        };
+        assert_eq!(make("one"), make("one"));
+        assert_ne!(make("one"), make("two"));
+    }
+}

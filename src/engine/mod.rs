@@ -1,0 +1,204 @@
+//! libclamav made safe: one immutable, compiled [`Engine`] that any number of threads scan with.
+//!
+//! [`EngineBuilder`] loads and compiles a database, proves the result on a canary and gives an [`Engine`]. A scan returns
+//! [`Observations`]: everything that libclamav said. [`judge`], a pure function, turns them into a [`Verdict`]. libclamav
+//! itself fails open (it answers "clean" to a timeout, an exceeded limit or a missing temp directory), so the verdict is
+//! `CLEAN` only when the observations show a complete scan.
+//!
+//! This module knows no async runtime, no AWS and no configuration file. All of the crate's `unsafe` is here.
+
+#![allow(unsafe_code)]
+
+mod builder;
+mod callbacks;
+mod database;
+mod error;
+mod handle;
+mod limits;
+mod observations;
+mod private_file;
+mod verdict;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::Arc;
+
+pub use builder::{Canary, EICAR, EngineBuilder};
+pub(crate) use database::hex;
+pub use database::{Definitions, Snapshot};
+pub use error::LoadError;
+pub use limits::Limits;
+pub use observations::{Message, Observations, Severity};
+pub use private_file::{FrozenFile, PrivateFile};
+pub use verdict::{Reason, Status, Verdict, judge};
+
+use callbacks::ScanContext;
+use handle::{EngineHandle, FmapHandle};
+
+/// libclamav scans nothing shorter than this (`scanners.c: scan_common`, "Small data"), so it cannot hold a match.
+const SMALLEST_SCANNED: u64 = 6;
+
+/// The version of the libclamav that is loaded, such as `1.4.6`.
+#[must_use]
+pub fn libclamav_version() -> String {
+    handle::version()
+}
+
+/// Gives memory that the allocator holds back to the operating system, after an engine was freed.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes no pointer and is thread-safe in glibc.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Ends the process at once, without exit handlers: they must not run while libclamav's scan threads do.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) takes any value and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// A compiled signature database, ready to scan. Immutable; share it with [`Arc`].
+#[derive(Debug)]
+pub struct Engine {
+    handle: EngineHandle,
+    options: clamav_sys::cl_scan_options,
+    limits: Limits,
+    scratch_dir: PathBuf,
+    definitions: Arc<Definitions>,
+    snapshot: Snapshot,
+    options_digest: String,
+}
+
+impl Engine {
+    /// Scans bytes in place, without copying them. An empty or tiny slice is complete without asking libclamav.
+    #[must_use]
+    pub fn scan_bytes(&self, bytes: &[u8]) -> Observations {
+        if let Some(decided) = self.decided_by_size(bytes.len() as u64) {
+            return decided;
+        }
+        let Some(map) = FmapHandle::over(bytes) else {
+            return Observations::failed("libclamav could not map the buffer");
+        };
+        self.observe(|name, scanned, options, context| {
+            // SAFETY: `map` borrows `bytes`, which outlive the call; the engine is compiled and alive as long as `self`;
+            // name, scanned and options point to locals of `observe`; `context` is the ScanContext that the callbacks cast to.
+            unsafe {
+                clamav_sys::cl_scanmap_callback(
+                    map.as_ptr(),
+                    ptr::null(),
+                    name,
+                    scanned,
+                    self.handle.as_ptr(),
+                    options,
+                    context,
+                )
+            }
+        })
+    }
+
+    /// Scans a regular file through its descriptor, whatever the position of its cursor.
+    ///
+    /// A file that changes while it is scanned is never clean: libclamav may have seen half of each state.
+    ///
+    /// # Errors
+    ///
+    /// When the file's metadata cannot be read, or when it is not a regular file: libclamav calls a directory or a pipe clean.
+    pub fn scan_file(&self, file: &File) -> io::Result<Observations> {
+        let before = file.metadata()?;
+        if !before.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if let Some(decided) = self.decided_by_size(before.len()) {
+            return Ok(decided);
+        }
+        let mut observations = self.observe(|name, scanned, options, context| {
+            // SAFETY: the descriptor is open as long as `file` is borrowed; the rest as in `scan_bytes`.
+            unsafe {
+                clamav_sys::cl_scandesc_callback(
+                    file.as_raw_fd(),
+                    ptr::null(),
+                    name,
+                    scanned,
+                    self.handle.as_ptr(),
+                    options,
+                    context,
+                )
+            }
+        });
+        let after = file.metadata()?;
+        let state = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+        if state(&before) != state(&after) {
+            observations.fail("the file changed while it was scanned");
+        }
+        Ok(observations)
+    }
+
+    /// What the engine scans with.
+    #[must_use]
+    pub fn definitions(&self) -> &Arc<Definitions> {
+        &self.definitions
+    }
+
+    /// The database files as they were when the engine was loaded: compare with a new [`Snapshot`] to see a change.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// A digest of every option that can change a verdict. Two engines with the same digest and the same definitions agree.
+    #[must_use]
+    pub fn options_digest(&self) -> &str {
+        &self.options_digest
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where libclamav writes its temporary files.
+    #[must_use]
+    pub fn scratch_dir(&self) -> &Path {
+        &self.scratch_dir
+    }
+
+    fn decided_by_size(&self, size: u64) -> Option<Observations> {
+        if size < SMALLEST_SCANNED {
+            return Some(Observations::complete());
+        }
+        (size > self.limits.max_file_size_bytes).then(|| Observations { too_large: true, ..Observations::default() })
+    }
+
+    /// Runs one scan with callbacks and message capture in place.
+    fn observe(
+        &self,
+        scan: impl FnOnce(
+            *mut *const std::ffi::c_char,
+            *mut std::ffi::c_ulong,
+            *mut clamav_sys::cl_scan_options,
+            *mut std::ffi::c_void,
+        ) -> clamav_sys::cl_error_t,
+    ) -> Observations {
+        // libclamav makes its temp files here and reports "clean" if it cannot (scanners.c: cli_mkdir failures are dropped).
+        if let Err(error) = rustix::fs::access(&self.scratch_dir, rustix::fs::Access::WRITE_OK) {
+            return Observations::failed(&format!("the scratch directory is not usable: {error}"));
+        }
+        let context = ScanContext::default();
+        let capture = callbacks::capture_messages();
+        let mut name = ptr::null();
+        let mut scanned = 0;
+        let mut options = self.options;
+        let code = scan(&raw mut name, &raw mut scanned, &raw mut options, context.as_ptr());
+        let messages = capture.finish();
+        // SAFETY: libclamav sets `name` to a string of the engine's or leaves it null; the engine is alive (`self`).
+        let name = unsafe { callbacks::text(name) };
+        context.into_observations(code.0, name, messages)
+    }
+}

@@ -1,0 +1,194 @@
+//! Everything that libclamav said during one scan.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::handle::unrar_is_available;
+
+/// The raw material of a verdict. [`judge`](super::judge) reads it; nothing else does.
+///
+/// The default value is "nothing is known", which is never clean.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observations {
+    /// What `cl_scanmap_callback` or `cl_scandesc_callback` returned (`cl_error_t`).
+    pub return_code: u32,
+    /// All alerts, malware and heuristics alike, from the `virus_found` callback.
+    pub signatures: BTreeSet<String>,
+    /// Archive members that are encrypted, as the `meta` callback named them; at most eight.
+    pub encrypted_members: Vec<String>,
+    /// Layers whose contents this build of libclamav cannot read, by file type.
+    pub unreadable_layers: BTreeSet<String>,
+    /// What libclamav's metadata lists under `ParseErrors`, in any layer.
+    pub parse_errors: BTreeSet<String>,
+    /// libclamav's messages during the scan.
+    pub messages: Vec<Message>,
+    /// Troubles that this crate saw itself: a callback that panicked, a file that changed, a missing scratch directory.
+    pub failures: Vec<String>,
+    /// The input is larger than `max_file_size_bytes`; libclamav was not asked.
+    pub too_large: bool,
+    /// libclamav reached the end of the scan and handed over its metadata (the `file_props` callback), or there was nothing to scan.
+    pub finished: bool,
+}
+
+/// How many names of encrypted members are kept.
+pub(super) const MOST_NAMES: usize = 8;
+
+/// How much of a hostile name is kept, in characters.
+const LONGEST_NAME: usize = 200;
+
+/// One message of libclamav's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// How serious libclamav says it is. A level that this crate does not know counts as [`Severity::Error`].
+    pub severity: Severity,
+    /// The text, without the prefix and the line end.
+    pub text: String,
+}
+
+/// `enum cl_msg`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// `CL_MSG_INFO_VERBOSE`
+    Info,
+    /// `CL_MSG_WARN`
+    Warning,
+    /// `CL_MSG_ERROR`
+    Error,
+}
+
+impl Observations {
+    /// A complete scan of an input that holds nothing to scan.
+    pub(super) fn complete() -> Self {
+        Self { finished: true, ..Self::default() }
+    }
+
+    /// A scan that did not take place.
+    #[must_use]
+    pub fn failed(why: &str) -> Self {
+        Self { failures: vec![why.to_owned()], ..Self::default() }
+    }
+
+    /// Notes a trouble that keeps the verdict from being clean.
+    pub(super) fn fail(&mut self, why: &str) {
+        self.failures.push(why.to_owned());
+    }
+
+    pub(super) fn add_encrypted_member(&mut self, name: &str) {
+        if self.encrypted_members.len() < MOST_NAMES {
+            self.encrypted_members.push(name.to_owned());
+        }
+    }
+
+    /// Reads libclamav's metadata: its arrival shows that the scan came to its end, its `ParseErrors` what was left out.
+    pub(super) fn add_metadata(&mut self, json: &str) {
+        let mut reader = serde_json::Deserializer::from_str(json);
+        match MetadataVisitor(self).deserialize(&mut reader) {
+            Ok(()) => self.finished = true,
+            Err(error) => self.fail(&format!("libclamav's metadata could not be read: {error}")),
+        }
+    }
+}
+
+/// A name from a hostile file, shortened and without control characters.
+pub(super) fn member_name(name: String) -> String {
+    if name.is_empty() {
+        return "unnamed".to_owned();
+    }
+    name.chars().take(LONGEST_NAME).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Walks a JSON text of any size and keeps only what a verdict needs.
+struct MetadataVisitor<'seen>(&'seen mut Observations);
+
+impl<'de> DeserializeSeed<'de> for MetadataVisitor<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MetadataVisitor<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("libclamav's metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "ParseErrors" => self.0.parse_errors.extend(map.next_value::<Vec<String>>()?),
+                "FileType" => {
+                    let kind = map.next_value::<String>()?;
+                    // Without the unrar module libclamav skips what is inside, and says so only in its debug log
+                    // (scanners.c: cli_scanrar_file).
+                    if matches!(kind.as_str(), "CL_TYPE_RAR" | "CL_TYPE_RARSFX") && !unrar_is_available() {
+                        self.0.unreadable_layers.insert("RAR".to_owned());
+                    }
+                }
+                _ => map.next_value_seed(MetadataVisitor(self.0))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(MetadataVisitor(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_errors_are_found_in_every_layer() {
+        let mut seen = Observations::default();
+        seen.add_metadata(
+            r#"{"Magic":"CLAMJSONv0","FileSize":12,"ok":true,"none":null,"f":1.5,"neg":-1,
+                "ContainedObjects":[{"FileType":"CL_TYPE_ZIP","ParseErrors":["A"]},{"x":[[],[{"ParseErrors":["B","A"]}]]}],
+                "ParseErrors":["C"]}"#,
+        );
+        assert!(seen.finished);
+        assert_eq!(seen.parse_errors.iter().map(String::as_str).collect::<Vec<_>>(), ["A", "B", "C"]);
+    }
+
+    #[test]
+    fn unreadable_metadata_is_a_failure() {
+        for json in ["", "{", r#"{"ParseErrors":7}"#] {
+            let mut seen = Observations::default();
+            seen.add_metadata(json);
+            assert!(!seen.finished && !seen.failures.is_empty(), "{json:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_member_names_are_tamed() {
+        assert_eq!(member_name("a\n\u{1b}[31mb".to_owned()), "a\u{fffd}\u{fffd}[31mb");
+        assert_eq!(member_name("x".repeat(5000)).len(), LONGEST_NAME);
+        assert_eq!(member_name(String::new()), "unnamed");
+    }
+}

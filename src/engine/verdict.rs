@@ -1,0 +1,245 @@
+//! From what libclamav said to what is true of the file.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::observations::{Observations, Severity};
+
+/// What is known of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    /// Fully scanned, nothing found.
+    Clean,
+    /// At least one malware signature matched.
+    Infected,
+    /// Fully scanned; only PUA or heuristic signatures matched.
+    Suspicious,
+    /// Could not be fully scanned; the [`Reason`] says why.
+    Unscannable,
+    /// Could not be fetched or acted on, and retries are used up.
+    Failed,
+}
+
+/// Why an object was not fully scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// It took longer than `scan.timeout_secs`.
+    TimedOut,
+    /// It is larger than `limits.max_file_size_bytes`.
+    TooLarge,
+    /// Something in it exceeds a limit; the detail says which.
+    LimitExceeded,
+    /// It is encrypted, or a member of it is; the detail names what.
+    Encrypted,
+    /// It cannot be read at all: an archived storage class, a customer's key, RAR without the unrar module.
+    Unsupported,
+    /// libclamav, or this program, failed on it.
+    EngineError,
+    /// It crashed the process that scanned it.
+    Crashed,
+}
+
+/// The outcome of one scan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The status that decides what happens to the object.
+    pub status: Status,
+    /// All signatures that matched (malware, PUA, heuristics), sorted, each once.
+    pub signatures: Vec<String>,
+    /// Why the scan was not complete. Always set for [`Status::Unscannable`], possibly for [`Status::Infected`].
+    pub reason: Option<Reason>,
+    /// More about the reason: which limit, which member, what libclamav said.
+    pub detail: Option<String>,
+}
+
+impl Verdict {
+    /// The verdict on an input that could not be scanned at all.
+    #[must_use]
+    pub fn unscannable(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { status: Status::Unscannable, signatures: Vec::new(), reason: Some(reason), detail: Some(detail.into()) }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clean => "CLEAN",
+            Self::Infected => "INFECTED",
+            Self::Suspicious => "SUSPICIOUS",
+            Self::Unscannable => "UNSCANNABLE",
+            Self::Failed => "FAILED",
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TimedOut => "TIMED_OUT",
+            Self::TooLarge => "TOO_LARGE",
+            Self::LimitExceeded => "LIMIT_EXCEEDED",
+            Self::Encrypted => "ENCRYPTED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::EngineError => "ENGINE_ERROR",
+            Self::Crashed => "CRASHED",
+        })
+    }
+}
+
+/// What a signature's name says about the file.
+enum Alert<'name> {
+    Malware,
+    Suspicious,
+    /// Not a detection: libclamav's way to say that it did not look at everything.
+    Incomplete(Reason, &'name str),
+}
+
+fn classify(name: &str) -> Alert<'_> {
+    if let Some(limit) = name.strip_prefix("Heuristics.Limits.Exceeded.") {
+        let reason = if limit == "MaxScanTime" { Reason::TimedOut } else { Reason::LimitExceeded };
+        Alert::Incomplete(reason, limit)
+    } else if let Some(kind) = name.strip_prefix("Heuristics.Encrypted.") {
+        Alert::Incomplete(Reason::Encrypted, kind)
+    } else if name.starts_with("Heuristics.") || name.starts_with("PUA.") {
+        Alert::Suspicious
+    } else {
+        Alert::Malware
+    }
+}
+
+/// Entries of `ParseErrors` that only concern libclamav's metadata, not what it scanned, by prefix: the properties of OLE2
+/// documents (title, author) that it could not decode (`ole2_extract.c`, `json_api.c`).
+const HARMLESS_PARSE_ERRORS: &[&str] = &["OLE2_SUMMARY_"];
+
+/// The verdict that the observations allow. `CLEAN` needs proof of completeness; everything unknown is `UNSCANNABLE`.
+///
+/// Malware outranks an incomplete scan, which outranks a suspicion. Of several reasons the most telling is given, in the
+/// order of [`Reason`].
+#[must_use]
+pub fn judge(seen: &Observations) -> Verdict {
+    let mut detections = BTreeSet::new();
+    let mut malware = false;
+    let mut gaps: BTreeSet<(Reason, String)> = BTreeSet::new();
+
+    for name in &seen.signatures {
+        match classify(name) {
+            Alert::Incomplete(reason, detail) => {
+                gaps.insert((reason, detail.to_owned()));
+            }
+            Alert::Malware => {
+                malware = true;
+                detections.insert(name.clone());
+            }
+            Alert::Suspicious => {
+                detections.insert(name.clone());
+            }
+        }
+    }
+    for error in &seen.parse_errors {
+        if HARMLESS_PARSE_ERRORS.iter().any(|prefix| error.starts_with(prefix)) {
+            continue;
+        }
+        gaps.insert(match classify(error) {
+            Alert::Incomplete(reason, detail) => (reason, detail.to_owned()),
+            _ => (Reason::EngineError, error.clone()),
+        });
+    }
+    gaps.extend(seen.encrypted_members.iter().map(|member| (Reason::Encrypted, member.clone())));
+    gaps.extend(seen.unreadable_layers.iter().map(|kind| (Reason::Unsupported, kind.clone())));
+    gaps.extend(seen.failures.iter().map(|failure| (Reason::EngineError, failure.clone())));
+    gaps.extend(
+        seen.messages
+            .iter()
+            .filter(|message| message.severity == Severity::Error)
+            .map(|message| (Reason::EngineError, message.text.clone())),
+    );
+    if seen.too_large {
+        gaps.insert((Reason::TooLarge, "MaxFileSize".to_owned()));
+    }
+    match clamav_sys::cl_error_t(seen.return_code) {
+        clamav_sys::CL_SUCCESS => {}
+        clamav_sys::CL_VIRUS if !seen.signatures.is_empty() => {}
+        clamav_sys::CL_VIRUS => {
+            gaps.insert((Reason::EngineError, "libclamav raised an alert without a name".to_owned()));
+        }
+        code => {
+            gaps.insert((Reason::EngineError, super::handle::error_text(code)));
+        }
+    }
+    if !seen.finished && gaps.is_empty() {
+        gaps.insert((Reason::EngineError, "libclamav did not finish the scan".to_owned()));
+    }
+
+    let status = if malware {
+        Status::Infected
+    } else if !gaps.is_empty() {
+        Status::Unscannable
+    } else if !detections.is_empty() {
+        Status::Suspicious
+    } else {
+        Status::Clean
+    };
+    let (reason, detail) = gaps.into_iter().next().unzip();
+    Verdict { status, signatures: detections.into_iter().collect(), reason, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Message;
+
+    fn finished(signatures: &[&str]) -> Observations {
+        Observations {
+            finished: true,
+            return_code: u32::from(!signatures.is_empty()),
+            signatures: signatures.iter().map(|&name| name.to_owned()).collect(),
+            ..Observations::default()
+        }
+    }
+
+    #[test]
+    fn verdicts() {
+        use Reason::*;
+        use Status::*;
+        let message = |severity| Message { severity, text: "m".to_owned() };
+        let table: Vec<(&str, Observations, Status, &[&str], Option<Reason>)> = vec![
+            ("complete", finished(&[]), Clean, &[], None),
+            ("nothing known", Observations::default(), Unscannable, &[], Some(EngineError)),
+            ("malware", finished(&["B", "A.UNOFFICIAL"]), Infected, &["A.UNOFFICIAL", "B"], None),
+            ("pua", finished(&["PUA.Win.X"]), Suspicious, &["PUA.Win.X"], None),
+            ("heuristic", finished(&["Heuristics.Broken.Executable"]), Suspicious, &["Heuristics.Broken.Executable"], None),
+            ("limit", finished(&["Heuristics.Limits.Exceeded.MaxFiles"]), Unscannable, &[], Some(LimitExceeded)),
+            ("time", finished(&["Heuristics.Limits.Exceeded.MaxScanTime"]), Unscannable, &[], Some(TimedOut)),
+            ("encrypted", finished(&["Heuristics.Encrypted.Zip"]), Unscannable, &[], Some(Encrypted)),
+            ("malware and limit", finished(&["A", "Heuristics.Limits.Exceeded.MaxFiles"]), Infected, &["A"], Some(LimitExceeded)),
+            ("pua and encrypted", finished(&["PUA.A", "Heuristics.Encrypted.PDF"]), Unscannable, &["PUA.A"], Some(Encrypted)),
+            ("unknown code", Observations { return_code: 9999, ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+            ("alert without name", Observations { return_code: 1, ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+            ("too large", Observations { too_large: true, ..Observations::default() }, Unscannable, &[], Some(TooLarge)),
+            ("member", Observations { encrypted_members: vec!["x".into()], ..finished(&[]) }, Unscannable, &[], Some(Encrypted)),
+            ("rar", Observations { unreadable_layers: ["RAR".into()].into(), ..finished(&[]) }, Unscannable, &[], Some(Unsupported)),
+            ("error message", Observations { messages: vec![message(Severity::Error)], ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+            ("info message", Observations { messages: vec![message(Severity::Info)], ..finished(&[]) }, Clean, &[], None),
+            ("own failure", Observations { failures: vec!["f".into()], ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+            (
+                "limit among parse errors",
+                Observations { parse_errors: ["Heuristics.Limits.Exceeded.MaxRecursion".into()].into(), ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(LimitExceeded),
+            ),
+            ("ole2 property", Observations { parse_errors: ["OLE2_SUMMARY_FLAG_CODEPAGE".into()].into(), ..finished(&[]) }, Clean, &[], None),
+            ("unknown parse error", Observations { parse_errors: ["X".into()].into(), ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+        ];
+        for (case, seen, status, signatures, reason) in table {
+            let verdict = judge(&seen);
+            assert_eq!((verdict.status, verdict.reason), (status, reason), "{case}: {verdict:?}");
+            assert_eq!(verdict.signatures, signatures, "{case}");
+            assert_eq!(verdict.detail.is_some(), reason.is_some(), "{case}");
+        }
+    }
+}

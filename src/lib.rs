@@ -1,0 +1,3 @@
+//! clamgate.
+pub mod engine;
+pub mod scan;

@@ -1,0 +1,158 @@
+//! What is scanned: bytes in memory, bytes spooled to disk, or a local file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::budget::Reservation;
+use crate::engine::{FrozenFile, PrivateFile};
+
+/// Local files up to this size are read into memory; larger ones are scanned through their descriptor.
+const READ_WHOLE_MAX: u64 = 8 * 1024 * 1024;
+
+/// One thing to scan, complete and immutable, with its SHA-256.
+#[derive(Debug)]
+pub struct Input {
+    pub(super) source: Source,
+    size: u64,
+    sha256: [u8; 32],
+    /// Returned to the budget when the input is dropped.
+    _reservation: Option<Reservation>,
+}
+
+#[derive(Debug)]
+pub(super) enum Source {
+    Memory(Vec<u8>),
+    Spooled(FrozenFile),
+    /// A file that others may change while it is scanned; the engine notices.
+    File(File),
+}
+
+impl Input {
+    /// Bytes in memory.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        let sha256 = Sha256::digest(&bytes).into();
+        Self { size: bytes.len() as u64, source: Source::Memory(bytes), sha256, _reservation: None }
+    }
+
+    /// A local file, opened, checked and hashed. Blocks on the disk: call it on a scan thread.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or is a directory, a pipe or a device: libclamav would call those clean.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        // Looked at before it is opened: opening a pipe waits for its writer.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let size = metadata.len();
+        if size <= READ_WHOLE_MAX {
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+            // One byte more than there should be shows that the file grew.
+            file.take(size + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 != size {
+                return Err(io::Error::other("the file changed while it was read"));
+            }
+            return Ok(Self::from_bytes(bytes));
+        }
+        let mut digest = Sha256::new();
+        let mut chunk = vec![0; 128 * 1024];
+        loop {
+            match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => digest.update(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { source: Source::File(file), size, sha256: digest.finalize().into(), _reservation: None })
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The SHA-256 of the bytes, in hexadecimal digits.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        crate::engine::hex(&self.sha256)
+    }
+}
+
+/// An input that is arriving: bytes are appended and hashed, then [`Incoming::finish`] makes it immutable.
+#[derive(Debug)]
+pub struct Incoming {
+    sink: Sink,
+    size: u64,
+    digest: Sha256,
+    reservation: Reservation,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Memory(Vec<u8>),
+    Spool(PrivateFile),
+}
+
+impl Incoming {
+    /// Begins an input of `expected` bytes, in memory or in a nameless file in `scratch_dir`, as its reservation says.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be made: no space, no descriptors, no directory. Trying again later can help.
+    pub fn new(reservation: Reservation, expected: u64, scratch_dir: &Path) -> io::Result<Self> {
+        let sink = if reservation.is_spooled() {
+            Sink::Spool(PrivateFile::create_in(scratch_dir)?)
+        } else {
+            Sink::Memory(Vec::with_capacity(usize::try_from(expected).unwrap_or(0)))
+        };
+        Ok(Self { sink, size: 0, digest: Sha256::new(), reservation })
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the spool file cannot be written, for want of space above all.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.digest.update(bytes);
+        self.size += bytes.len() as u64;
+        match &mut self.sink {
+            Sink::Memory(buffer) => {
+                buffer.extend_from_slice(bytes);
+                Ok(())
+            }
+            Sink::Spool(file) => file.write_all(bytes),
+        }
+    }
+
+    /// How many bytes have arrived.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Ends the input.
+    ///
+    /// # Errors
+    ///
+    /// When the spool file cannot be mapped.
+    pub fn finish(self) -> io::Result<Input> {
+        let source = match self.sink {
+            Sink::Memory(bytes) => Source::Memory(bytes),
+            Sink::Spool(_) if self.size == 0 => Source::Memory(Vec::new()),
+            Sink::Spool(file) => Source::Spooled(file.freeze()?),
+        };
+        Ok(Input { source, size: self.size, sha256: self.digest.finalize().into(), _reservation: Some(self.reservation) })
+    }
+}

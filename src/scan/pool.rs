@@ -1,0 +1,248 @@
+//! The bridge from async callers to the scan threads.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::backend::{Backend, Observed};
+use super::input::Input;
+use crate::engine::{Reason, Verdict, judge};
+
+/// A level of nested zip takes about 19 KiB of stack in libclamav; Rust's default of 2 MiB overflows at 100 levels.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+/// A fixed number of scan threads and a bounded queue in front of them.
+pub struct Pool {
+    backend: Arc<dyn Backend>,
+    slots: Arc<Semaphore>,
+    size: usize,
+    /// `None` only while the pool is being dropped.
+    threads: Option<rayon::ThreadPool>,
+    joins: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A verdict and how it came about.
+#[derive(Debug, Clone)]
+pub struct Scanned {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What the scan was done with; `None` when the scan panicked before it could say.
+    pub observed: Option<Observed>,
+    /// The SHA-256 of the input, in hexadecimal digits.
+    pub sha256: Option<String>,
+    /// The size of the input in bytes.
+    pub size: u64,
+    /// When the scan ended.
+    pub scanned_at: OffsetDateTime,
+    /// How long it took, without waiting for a thread.
+    pub took: Duration,
+}
+
+/// Why there is no verdict. It says nothing about the input.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The input could not be read.
+    #[error("cannot read the input: {0}")]
+    Read(#[from] io::Error),
+    /// The pool is shutting down.
+    #[error("the scanner is shutting down")]
+    Closed,
+}
+
+impl Pool {
+    /// Starts `threads` scan threads on `backend`.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no more threads.
+    pub fn new(backend: Arc<dyn Backend>, threads: usize) -> io::Result<Self> {
+        let threads = threads.max(1);
+        let joins = Mutex::new(Vec::with_capacity(threads));
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("scan-{index}"))
+            .stack_size(STACK_BYTES)
+            .spawn_handler(|thread| {
+                let mut builder = std::thread::Builder::new();
+                if let Some(name) = thread.name() {
+                    builder = builder.name(name.to_owned());
+                }
+                if let Some(bytes) = thread.stack_size() {
+                    builder = builder.stack_size(bytes);
+                }
+                let join = builder.spawn(|| thread.run())?;
+                joins.lock().unwrap_or_else(PoisonError::into_inner).push(join);
+                Ok(())
+            })
+            .build()
+            .map_err(io::Error::other)?;
+        // One waiting job for each running one keeps the threads busy; more would only hold memory.
+        Ok(Self { backend, slots: Arc::new(Semaphore::new(threads * 2)), size: threads, threads: Some(pool), joins })
+    }
+
+    /// How many scan threads there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.size
+    }
+
+    /// How many scans run or wait for a thread at this moment.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.size * 2 - self.slots.available_permits().min(self.size * 2)
+    }
+
+    /// Waits for a scan thread, makes the input there (`load` may block on the disk) and scans it.
+    ///
+    /// When the returned future is dropped before a thread takes the job up, the job is skipped. A panic in `load` or in the
+    /// backend becomes `UNSCANNABLE ENGINE_ERROR`.
+    ///
+    /// # Errors
+    ///
+    /// [`ScanError::Read`] when `load` or reading the input failed; [`ScanError::Closed`] after [`Pool::close`].
+    pub async fn scan<F>(&self, load: F) -> Result<Scanned, ScanError>
+    where
+        F: FnOnce() -> io::Result<Input> + Send + 'static,
+    {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| ScanError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let backend = Arc::clone(&self.backend);
+        self.threads.as_ref().ok_or(ScanError::Closed)?.spawn(move || {
+            let _slot = slot;
+            if reply.is_closed() {
+                return;
+            }
+            let began = Instant::now();
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&*backend, load, began)));
+            let _ = reply.send(outcome.unwrap_or_else(|panic| Ok(panicked(&*panic, began))));
+        });
+        answer.await.map_err(|_| ScanError::Closed)?
+    }
+
+    /// Takes no more work; scans under way go on.
+    pub fn close(&self) {
+        self.slots.close();
+    }
+}
+
+fn run<F>(backend: &dyn Backend, load: F, began: Instant) -> Result<Scanned, ScanError>
+where
+    F: FnOnce() -> io::Result<Input>,
+{
+    let input = load()?;
+    let observed = backend.scan(&input)?;
+    Ok(Scanned {
+        verdict: judge(&observed.observations),
+        observed: Some(observed),
+        sha256: Some(input.sha256()),
+        size: input.size(),
+        scanned_at: OffsetDateTime::now_utc(),
+        took: began.elapsed(),
+    })
+}
+
+fn panicked(panic: &(dyn Any + Send), began: Instant) -> Scanned {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    Scanned {
+        verdict: Verdict::unscannable(Reason::EngineError, format!("the scan panicked: {text}")),
+        observed: None,
+        sha256: None,
+        size: 0,
+        scanned_at: OffsetDateTime::now_utc(),
+        took: began.elapsed(),
+    }
+}
+
+impl Drop for Pool {
+    /// Joins the scan threads: libclamav's per-thread state must be gone before the process runs its exit handlers.
+    fn drop(&mut self) {
+        self.close();
+        drop(self.threads.take());
+        for join in self.joins.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = join.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::engine::{Definitions, Observations, Status};
+
+    /// Answers as it is told, and counts how often it was asked.
+    struct Scripted {
+        asked: AtomicUsize,
+        gate: Option<Arc<Barrier>>,
+    }
+
+    impl Backend for Scripted {
+        fn scan(&self, input: &Input) -> io::Result<Observed> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if let Some(gate) = &self.gate {
+                gate.wait();
+            }
+            assert!(input.size() != 13, "unlucky");
+            Ok(Observed {
+                observations: Observations { finished: true, ..Observations::default() },
+                definitions: Arc::new(Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() }),
+                options_digest: "o".into(),
+            })
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().unwrap()
+    }
+
+    #[test]
+    fn a_panic_is_an_engine_error_and_the_thread_lives_on() {
+        let pool = Pool::new(Arc::new(Scripted { asked: AtomicUsize::new(0), gate: None }), 1).unwrap();
+        runtime().block_on(async {
+            let bad = pool.scan(|| Ok(Input::from_bytes(vec![0; 13]))).await.unwrap();
+            assert_eq!((bad.verdict.status, bad.verdict.reason), (Status::Unscannable, Some(Reason::EngineError)));
+            let good = pool.scan(|| Ok(Input::from_bytes(vec![0; 14]))).await.unwrap();
+            assert_eq!(good.verdict.status, Status::Clean);
+            assert_eq!(pool.busy(), 0);
+        });
+    }
+
+    #[test]
+    fn a_caller_that_has_gone_is_skipped() {
+        let gate = Arc::new(Barrier::new(2));
+        let backend = Arc::new(Scripted { asked: AtomicUsize::new(0), gate: Some(Arc::clone(&gate)) });
+        let pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1).unwrap();
+        runtime().block_on(async {
+            let first = pool.scan(|| Ok(Input::from_bytes(vec![1; 20])));
+            let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
+            let mut first = Box::pin(first);
+            // Both are queued; the only thread is held by the first, and the second one's caller goes away.
+            assert!(futures_poll(&mut first).is_none() && futures_poll(&mut second).is_none());
+            drop(second);
+            gate.wait();
+            assert_eq!(first.await.unwrap().verdict.status, Status::Clean);
+        });
+        drop(pool);
+        assert_eq!(backend.asked.load(Ordering::SeqCst), 1);
+    }
+
+    fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::Pin::new(future).poll(&mut context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The warm engine: scans go on with the old definitions while the new ones are loaded, proved and swapped in.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use super::backend::{Backend, Observed};
+use super::input::{Input, Source};
+use crate::engine::{Definitions, Engine, EngineBuilder, LoadError, Snapshot, release_free_memory};
+
+/// The engine in this process, replaced as a whole by [`Warm::reload`].
+#[derive(Debug)]
+pub struct Warm {
+    builder: EngineBuilder,
+    database: PathBuf,
+    /// `None` only while `Warm` is being dropped.
+    current: RwLock<Option<Arc<Serving>>>,
+    /// Held during a load, so that at most two engines exist.
+    loading: Mutex<()>,
+    retired: Option<Sender<Engine>>,
+    undertaker: Option<JoinHandle<()>>,
+}
+
+/// An engine that scans hold on to. Whoever lets go last sends it away to be freed, which takes too long for a scan thread.
+#[derive(Debug)]
+struct Serving {
+    engine: Option<Engine>,
+    options_digest: Arc<str>,
+    retired: Sender<Engine>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            // Fails only when the undertaker is gone; then the engine is freed here.
+            let _ = self.retired.send(engine);
+        }
+    }
+}
+
+impl Warm {
+    /// Loads the first engine. Blocks for as long as libclamav needs.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`], when the database gives no engine that can be trusted.
+    pub fn load(builder: EngineBuilder, database: PathBuf) -> Result<Self, LoadError> {
+        let engine = builder.load(&database)?;
+        let (retired, engines) = channel();
+        let undertaker = thread::Builder::new()
+            .name("engine-free".to_owned())
+            .spawn(move || bury(&engines))
+            .map_err(|error| LoadError::Initialise(error.to_string()))?;
+        let serving = Serving::new(engine, retired.clone());
+        Ok(Self {
+            builder,
+            database,
+            current: RwLock::new(Some(Arc::new(serving))),
+            loading: Mutex::new(()),
+            retired: Some(retired),
+            undertaker: Some(undertaker),
+        })
+    }
+
+    /// Loads a second engine beside the first, proves it, and swaps it in. Blocks for as long as libclamav needs; scans go on.
+    /// The old engine is freed, on a thread of its own, when its last scan ends.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; the old engine stays in use.
+    pub fn reload(&self) -> Result<Arc<Definitions>, LoadError> {
+        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.builder.load(&self.database)?;
+        let definitions = Arc::clone(engine.definitions());
+        let Some(retired) = self.retired.clone() else { return Ok(definitions) };
+        let serving = Arc::new(Serving::new(engine, retired));
+        let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(serving);
+        drop(old);
+        Ok(definitions)
+    }
+
+    /// The definitions that the next scan will use.
+    #[must_use]
+    pub fn definitions(&self) -> Option<Arc<Definitions>> {
+        Some(Arc::clone(self.serving()?.engine.as_ref()?.definitions()))
+    }
+
+    /// The database files as the current engine knows them.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        Some(self.serving()?.engine.as_ref()?.snapshot().clone())
+    }
+
+    /// Where the definitions are loaded from.
+    #[must_use]
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+
+    fn serving(&self) -> Option<Arc<Serving>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Serving {
+    fn new(engine: Engine, retired: Sender<Engine>) -> Self {
+        let options_digest = engine.options_digest().into();
+        Self { engine: Some(engine), options_digest, retired }
+    }
+}
+
+/// Frees engines until nobody can send one any more.
+fn bury(engines: &Receiver<Engine>) {
+    for engine in engines {
+        drop(engine);
+        // Otherwise glibc keeps what two engines took.
+        release_free_memory();
+    }
+}
+
+impl Backend for Warm {
+    fn scan(&self, input: &Input) -> io::Result<Observed> {
+        let serving = self.serving().ok_or_else(|| io::Error::other("no engine"))?;
+        let engine = serving.engine.as_ref().ok_or_else(|| io::Error::other("no engine"))?;
+        let observations = match &input.source {
+            Source::Memory(bytes) => engine.scan_bytes(bytes),
+            Source::Spooled(file) => engine.scan_bytes(file),
+            Source::File(file) => engine.scan_file(file)?,
+        };
+        Ok(Observed {
+            observations,
+            definitions: Arc::clone(engine.definitions()),
+            options_digest: Arc::clone(&serving.options_digest),
+        })
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        self.current.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        self.retired.take();
+        if let Some(undertaker) = self.undertaker.take() {
+            let _ = undertaker.join();
+        }
+    }
+}
