@@ -5,7 +5,7 @@ use std::process::Command;
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(clamav_1_5)");
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    println!("cargo::rerun-if-changed=.git/logs/HEAD");
     println!("cargo::rerun-if-env-changed=CLAMGATE_COMMIT");
 
     let number: u32 = std::env::var("DEP_CLAMAV_VERSION_NUM").ok().and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -1,1 +1,22 @@
-fn main(){}
+//! The `clamgate` program: parse, configure, run, and say how it went.
+
+use std::process::ExitCode;
+
+use clamgate::cli::{self, Command};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    let config = match cli::configure(&cli) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    match &cli.command {
+        Command::Serve => cli::serve::run(config),
+        Command::Scan(arguments) => cli::scan::run(&config, arguments),
+        Command::CheckConfig => cli::check_config::run(&config),
+        Command::Health => cli::health::run(&config),
+    }
+}

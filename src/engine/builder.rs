@@ -13,19 +13,18 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use super::Engine;
 use super::callbacks;
 use super::database::{Definitions, Snapshot, hex};
 use super::error::LoadError;
 use super::handle::{self, EngineHandle};
 use super::limits::Limits;
 use super::verdict::{Status, judge};
-use super::Engine;
 
 /// The EICAR test file: harmless, and detected by every real database (<https://www.eicar.org/download-anti-malware-testfile/>).
 ///
 /// Stored in two parts so that this program is not taken for it.
-pub const EICAR: [&str; 2] =
-    [r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD", "-ANTIVIRUS-TEST-FILE!$H+H*"];
+pub const EICAR: [&str; 2] = [r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD", "-ANTIVIRUS-TEST-FILE!$H+H*"];
 
 /// What a freshly loaded engine must detect before it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -245,7 +244,7 @@ impl EngineBuilder {
         let (name, bytes) = match &self.canary {
             Canary::Eicar => ("EICAR".to_owned(), EICAR.concat().into_bytes()),
             Canary::File(file) => {
-                let bytes = fs::read(file).map_err(|source| LoadError::Read { path: file.clone(), source })?;
+                let bytes = fs::read(file).map_err(|error| LoadError::Read { path: file.clone(), error })?;
                 (file.display().to_string(), bytes)
             }
         };

@@ -68,7 +68,7 @@ impl Snapshot {
     /// [`LoadError::Read`] when the directory or a file in it cannot be looked at, [`LoadError::NoDatabase`] when it holds no
     /// database.
     pub fn take(path: &Path) -> Result<Self, LoadError> {
-        let read = |source| LoadError::Read { path: path.to_owned(), source };
+        let read = |error| LoadError::Read { path: path.to_owned(), error };
         let mut files = Vec::new();
         if fs::metadata(path).map_err(read)?.is_dir() {
             for entry in fs::read_dir(path).map_err(read)? {
@@ -86,7 +86,7 @@ impl Snapshot {
                 Ok(metadata) => metadata,
                 // freshclam replaces files by renaming: one that is gone since the listing is simply not there.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(LoadError::Read { path: file, source }),
+                Err(error) => return Err(LoadError::Read { path: file, error }),
             };
             if metadata.is_file() {
                 stamps.push(Stamp {
@@ -123,7 +123,7 @@ impl Snapshot {
             };
             File::open(&stamp.path)
                 .and_then(|file| io::copy(&mut file.take(most), &mut HashWriter(&mut digest)))
-                .map_err(|source| LoadError::Read { path: stamp.path.clone(), source })?;
+                .map_err(|error| LoadError::Read { path: stamp.path.clone(), error })?;
         }
         Ok(hex(&digest.finalize()))
     }

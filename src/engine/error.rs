@@ -10,12 +10,12 @@ pub enum LoadError {
     #[error("libclamav could not be initialised: {0}")]
     Initialise(String),
     /// The database directory, or a file in it, could not be read.
-    #[error("cannot read the definitions in {}: {source}", path.display())]
+    #[error("cannot read the definitions in {}: {error}", path.display())]
     Read {
         /// The directory or the file.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The directory holds no file that libclamav would load.
     #[error("no signature database in {}; run freshclam, or name another directory", .0.display())]

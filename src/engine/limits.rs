@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_unlimited_is_refused() {
         assert!(Limits::default().problems().is_empty());
-        let unlimited = Limits { max_file_size_bytes: 0, max_scan_size_bytes: 0, max_files: 0, max_recursion: 0, ..Limits::default() };
+        let unlimited =
+            Limits { max_file_size_bytes: 0, max_scan_size_bytes: 0, max_files: 0, max_recursion: 0, ..Limits::default() };
         assert_eq!(unlimited.problems().len(), 4);
     }
 }

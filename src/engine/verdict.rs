@@ -206,7 +206,8 @@ mod tests {
         use Reason::*;
         use Status::*;
         let message = |severity| Message { severity, text: "m".to_owned() };
-        let table: Vec<(&str, Observations, Status, &[&str], Option<Reason>)> = vec![
+        type Row<'a> = (&'a str, Observations, Status, &'a [&'a str], Option<Reason>);
+        let table: Vec<Row<'_>> = vec![
             ("complete", finished(&[]), Clean, &[], None),
             ("nothing known", Observations::default(), Unscannable, &[], Some(EngineError)),
             ("malware", finished(&["B", "A.UNOFFICIAL"]), Infected, &["A.UNOFFICIAL", "B"], None),
@@ -215,14 +216,38 @@ mod tests {
             ("limit", finished(&["Heuristics.Limits.Exceeded.MaxFiles"]), Unscannable, &[], Some(LimitExceeded)),
             ("time", finished(&["Heuristics.Limits.Exceeded.MaxScanTime"]), Unscannable, &[], Some(TimedOut)),
             ("encrypted", finished(&["Heuristics.Encrypted.Zip"]), Unscannable, &[], Some(Encrypted)),
-            ("malware and limit", finished(&["A", "Heuristics.Limits.Exceeded.MaxFiles"]), Infected, &["A"], Some(LimitExceeded)),
+            (
+                "malware and limit",
+                finished(&["A", "Heuristics.Limits.Exceeded.MaxFiles"]),
+                Infected,
+                &["A"],
+                Some(LimitExceeded),
+            ),
             ("pua and encrypted", finished(&["PUA.A", "Heuristics.Encrypted.PDF"]), Unscannable, &["PUA.A"], Some(Encrypted)),
             ("unknown code", Observations { return_code: 9999, ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             ("alert without name", Observations { return_code: 1, ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             ("too large", Observations { too_large: true, ..Observations::default() }, Unscannable, &[], Some(TooLarge)),
-            ("member", Observations { encrypted_members: vec!["x".into()], ..finished(&[]) }, Unscannable, &[], Some(Encrypted)),
-            ("rar", Observations { unreadable_layers: ["RAR".into()].into(), ..finished(&[]) }, Unscannable, &[], Some(Unsupported)),
-            ("error message", Observations { messages: vec![message(Severity::Error)], ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+            (
+                "member",
+                Observations { encrypted_members: vec!["x".into()], ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(Encrypted),
+            ),
+            (
+                "rar",
+                Observations { unreadable_layers: ["RAR".into()].into(), ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(Unsupported),
+            ),
+            (
+                "error message",
+                Observations { messages: vec![message(Severity::Error)], ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(EngineError),
+            ),
             ("info message", Observations { messages: vec![message(Severity::Info)], ..finished(&[]) }, Clean, &[], None),
             ("own failure", Observations { failures: vec!["f".into()], ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             (
@@ -232,8 +257,20 @@ mod tests {
                 &[],
                 Some(LimitExceeded),
             ),
-            ("ole2 property", Observations { parse_errors: ["OLE2_SUMMARY_FLAG_CODEPAGE".into()].into(), ..finished(&[]) }, Clean, &[], None),
-            ("unknown parse error", Observations { parse_errors: ["X".into()].into(), ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
+            (
+                "ole2 property",
+                Observations { parse_errors: ["OLE2_SUMMARY_FLAG_CODEPAGE".into()].into(), ..finished(&[]) },
+                Clean,
+                &[],
+                None,
+            ),
+            (
+                "unknown parse error",
+                Observations { parse_errors: ["X".into()].into(), ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(EngineError),
+            ),
         ];
         for (case, seen, status, signatures, reason) in table {
             let verdict = judge(&seen);

@@ -76,6 +76,38 @@ impl Input {
         Ok(Self { source: Source::File(file), size, sha256: digest.finalize().into(), _reservation: None })
     }
 
+    /// Everything that a reader gives, up to one byte more than `limit`: enough for the engine to see that it is too large.
+    /// A little is kept in memory, more goes to a nameless file in `scratch_dir`. Blocks on the reader.
+    ///
+    /// # Errors
+    ///
+    /// When the reader fails, or the file cannot be written.
+    pub fn read(reader: &mut dyn Read, scratch_dir: &Path, limit: u64) -> io::Result<Self> {
+        let mut reader = reader.take(limit + 1);
+        let mut head = Vec::new();
+        reader.by_ref().take(READ_WHOLE_MAX).read_to_end(&mut head)?;
+        if (head.len() as u64) < READ_WHOLE_MAX {
+            return Ok(Self::from_bytes(head));
+        }
+        let mut incoming = Incoming {
+            sink: Sink::Spool(PrivateFile::create_in(scratch_dir)?),
+            size: 0,
+            digest: Sha256::new(),
+            reservation: None,
+        };
+        incoming.write(&head)?;
+        drop(head);
+        let mut chunk = vec![0; 128 * 1024];
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => return incoming.finish(),
+                Ok(count) => incoming.write(&chunk[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// How many bytes there are.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -95,7 +127,7 @@ pub struct Incoming {
     sink: Sink,
     size: u64,
     digest: Sha256,
-    reservation: Reservation,
+    reservation: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -116,7 +148,7 @@ impl Incoming {
         } else {
             Sink::Memory(Vec::with_capacity(usize::try_from(expected).unwrap_or(0)))
         };
-        Ok(Self { sink, size: 0, digest: Sha256::new(), reservation })
+        Ok(Self { sink, size: 0, digest: Sha256::new(), reservation: Some(reservation) })
     }
 
     /// Appends bytes.
@@ -153,6 +185,6 @@ impl Incoming {
             Sink::Spool(_) if self.size == 0 => Source::Memory(Vec::new()),
             Sink::Spool(file) => Source::Spooled(file.freeze()?),
         };
-        Ok(Input { source, size: self.size, sha256: self.digest.finalize().into(), _reservation: Some(self.reservation) })
+        Ok(Input { source, size: self.size, sha256: self.digest.finalize().into(), _reservation: self.reservation })
     }
 }

@@ -11,7 +11,7 @@ mod pool;
 mod scratch;
 mod warm;
 
-pub use backend::{Backend, Observed};
+pub use backend::{Backend, Current, Observed};
 pub use budget::{Budget, Reservation};
 pub use input::{Incoming, Input};
 pub use pool::{Pool, ScanError, Scanned};

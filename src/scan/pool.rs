@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::backend::{Backend, Observed};
+use super::backend::{Backend, Current};
 use super::input::Input;
 use crate::engine::{Reason, Verdict, judge};
 
@@ -32,8 +32,8 @@ pub struct Pool {
 pub struct Scanned {
     /// The verdict.
     pub verdict: Verdict,
-    /// What the scan was done with; `None` when the scan panicked before it could say.
-    pub observed: Option<Observed>,
+    /// What the scan was done with.
+    pub with: Current,
     /// The SHA-256 of the input, in hexadecimal digits.
     pub sha256: Option<String>,
     /// The size of the input in bytes.
@@ -86,6 +86,12 @@ impl Pool {
         Ok(Self { backend, slots: Arc::new(Semaphore::new(threads * 2)), size: threads, threads: Some(pool), joins })
     }
 
+    /// What the next scan will be done with.
+    #[must_use]
+    pub fn current(&self) -> Current {
+        self.backend.current()
+    }
+
     /// How many scan threads there are.
     #[must_use]
     pub fn threads(&self) -> usize {
@@ -120,7 +126,7 @@ impl Pool {
             }
             let began = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(|| run(&*backend, load, began)));
-            let _ = reply.send(outcome.unwrap_or_else(|panic| Ok(panicked(&*panic, began))));
+            let _ = reply.send(outcome.unwrap_or_else(|panic| Ok(panicked(&*panic, began, backend.current()))));
         });
         answer.await.map_err(|_| ScanError::Closed)?
     }
@@ -139,7 +145,7 @@ where
     let observed = backend.scan(&input)?;
     Ok(Scanned {
         verdict: judge(&observed.observations),
-        observed: Some(observed),
+        with: observed.with,
         sha256: Some(input.sha256()),
         size: input.size(),
         scanned_at: OffsetDateTime::now_utc(),
@@ -147,7 +153,7 @@ where
     })
 }
 
-fn panicked(panic: &(dyn Any + Send), began: Instant) -> Scanned {
+fn panicked(panic: &(dyn Any + Send), began: Instant, with: Current) -> Scanned {
     let text = panic
         .downcast_ref::<&str>()
         .copied()
@@ -155,7 +161,7 @@ fn panicked(panic: &(dyn Any + Send), began: Instant) -> Scanned {
         .unwrap_or("no message");
     Scanned {
         verdict: Verdict::unscannable(Reason::EngineError, format!("the scan panicked: {text}")),
-        observed: None,
+        with,
         sha256: None,
         size: 0,
         scanned_at: OffsetDateTime::now_utc(),
@@ -181,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Definitions, Observations, Status};
+    use crate::scan::Observed;
 
     /// Answers as it is told, and counts how often it was asked.
     struct Scripted {
@@ -189,17 +196,18 @@ mod tests {
     }
 
     impl Backend for Scripted {
+        fn current(&self) -> Current {
+            let definitions = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
+            Current { definitions: Arc::new(definitions), options_digest: "o".into() }
+        }
+
         fn scan(&self, input: &Input) -> io::Result<Observed> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             if let Some(gate) = &self.gate {
                 gate.wait();
             }
             assert!(input.size() != 13, "unlucky");
-            Ok(Observed {
-                observations: Observations { finished: true, ..Observations::default() },
-                definitions: Arc::new(Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() }),
-                options_digest: "o".into(),
-            })
+            Ok(Observed { observations: Observations { finished: true, ..Observations::default() }, with: self.current() })
         }
     }
 

@@ -58,7 +58,9 @@ fn sweep(parent: &Path) -> io::Result<()> {
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             match fs::remove_dir_all(entry.path()) {
                 Ok(()) => tracing::info!(dir = %entry.path().display(), "removed the scratch directory of a crashed process"),
-                Err(error) => tracing::warn!(dir = %entry.path().display(), %error, "cannot remove an abandoned scratch directory"),
+                Err(error) => {
+                    tracing::warn!(dir = %entry.path().display(), %error, "cannot remove an abandoned scratch directory")
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
-use super::backend::{Backend, Observed};
+use super::backend::{Backend, Current, Observed};
 use super::input::{Input, Source};
 use crate::engine::{Definitions, Engine, EngineBuilder, LoadError, Snapshot, release_free_memory};
 
@@ -15,19 +15,33 @@ use crate::engine::{Definitions, Engine, EngineBuilder, LoadError, Snapshot, rel
 pub struct Warm {
     builder: EngineBuilder,
     database: PathBuf,
-    /// `None` only while `Warm` is being dropped.
-    current: RwLock<Option<Arc<Serving>>>,
     /// Held during a load, so that at most two engines exist.
     loading: Mutex<()>,
-    retired: Option<Sender<Engine>>,
-    undertaker: Option<JoinHandle<()>>,
+    // The order matters when `Warm` is dropped: the engine and the last sender go first, then the undertaker can be joined.
+    current: RwLock<Arc<Serving>>,
+    retired: Sender<Engine>,
+    _undertaker: Undertaker,
+}
+
+/// The thread that frees engines; joined when dropped, after every sender is gone.
+#[derive(Debug)]
+struct Undertaker(Option<JoinHandle<()>>);
+
+impl Drop for Undertaker {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// An engine that scans hold on to. Whoever lets go last sends it away to be freed, which takes too long for a scan thread.
 #[derive(Debug)]
 struct Serving {
+    /// `None` only while it is being sent away.
     engine: Option<Engine>,
-    options_digest: Arc<str>,
+    current: Current,
+    snapshot: Snapshot,
     retired: Sender<Engine>,
 }
 
@@ -57,10 +71,10 @@ impl Warm {
         Ok(Self {
             builder,
             database,
-            current: RwLock::new(Some(Arc::new(serving))),
             loading: Mutex::new(()),
-            retired: Some(retired),
-            undertaker: Some(undertaker),
+            current: RwLock::new(Arc::new(serving)),
+            retired,
+            _undertaker: Undertaker(Some(undertaker)),
         })
     }
 
@@ -74,23 +88,16 @@ impl Warm {
         let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.builder.load(&self.database)?;
         let definitions = Arc::clone(engine.definitions());
-        let Some(retired) = self.retired.clone() else { return Ok(definitions) };
-        let serving = Arc::new(Serving::new(engine, retired));
-        let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(serving);
+        let serving = Arc::new(Serving::new(engine, self.retired.clone()));
+        let old = std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), serving);
         drop(old);
         Ok(definitions)
     }
 
-    /// The definitions that the next scan will use.
-    #[must_use]
-    pub fn definitions(&self) -> Option<Arc<Definitions>> {
-        Some(Arc::clone(self.serving()?.engine.as_ref()?.definitions()))
-    }
-
     /// The database files as the current engine knows them.
     #[must_use]
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        Some(self.serving()?.engine.as_ref()?.snapshot().clone())
+    pub fn snapshot(&self) -> Snapshot {
+        self.serving().snapshot.clone()
     }
 
     /// Where the definitions are loaded from.
@@ -99,15 +106,15 @@ impl Warm {
         &self.database
     }
 
-    fn serving(&self) -> Option<Arc<Serving>> {
+    fn serving(&self) -> Arc<Serving> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Serving {
     fn new(engine: Engine, retired: Sender<Engine>) -> Self {
-        let options_digest = engine.options_digest().into();
-        Self { engine: Some(engine), options_digest, retired }
+        let current = Current { definitions: Arc::clone(engine.definitions()), options_digest: engine.options_digest().into() };
+        Self { current, snapshot: engine.snapshot().clone(), engine: Some(engine), retired }
     }
 }
 
@@ -121,28 +128,18 @@ fn bury(engines: &Receiver<Engine>) {
 }
 
 impl Backend for Warm {
+    fn current(&self) -> Current {
+        self.serving().current.clone()
+    }
+
     fn scan(&self, input: &Input) -> io::Result<Observed> {
-        let serving = self.serving().ok_or_else(|| io::Error::other("no engine"))?;
-        let engine = serving.engine.as_ref().ok_or_else(|| io::Error::other("no engine"))?;
+        let serving = self.serving();
+        let engine = serving.engine.as_ref().ok_or_else(|| io::Error::other("the engine is gone"))?;
         let observations = match &input.source {
             Source::Memory(bytes) => engine.scan_bytes(bytes),
             Source::Spooled(file) => engine.scan_bytes(file),
             Source::File(file) => engine.scan_file(file)?,
         };
-        Ok(Observed {
-            observations,
-            definitions: Arc::clone(engine.definitions()),
-            options_digest: Arc::clone(&serving.options_digest),
-        })
-    }
-}
-
-impl Drop for Warm {
-    fn drop(&mut self) {
-        self.current.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        self.retired.take();
-        if let Some(undertaker) = self.undertaker.take() {
-            let _ = undertaker.join();
-        }
+        Ok(Observed { observations, with: serving.current.clone() })
     }
 }

@@ -1,0 +1,200 @@
+//! Copies an object elsewhere with all that belongs to it, and removes the original.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, TaggingDirective};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+
+use super::policy::Move;
+use super::tag::{self, Pairs};
+use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+
+/// The most parts that an upload can have.
+const MOST_PARTS: u64 = 10_000;
+
+/// The least size of a part but the last.
+const LEAST_PART: u64 = 5 * 1024 * 1024;
+
+/// The size of a part, unless the object needs larger ones.
+const PART: u64 = 512 * 1024 * 1024;
+
+/// Looks an object up.
+pub(super) async fn head(client: &Client, id: &ObjectId) -> Result<ObjectInfo, S3Error> {
+    client
+        .head_object()
+        .bucket(&id.bucket)
+        .key(&id.key)
+        .set_version_id(id.version_id.clone())
+        .set_if_match(id.if_match())
+        .send()
+        .await
+        .map(|output| ObjectInfo::from(&output))
+        .map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))
+}
+
+/// Removes the scanned version, or the object if its ETag is the scanned one
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>). One that is gone or replaced is left.
+pub(super) async fn remove(client: &Client, id: &ObjectId) -> Result<(), S3Error> {
+    let deleted = client
+        .delete_object()
+        .bucket(&id.bucket)
+        .key(&id.key)
+        .set_version_id(id.version_id.clone())
+        .set_if_match(id.if_match())
+        .send()
+        .await
+        .map_err(|error| S3Error::new("DeleteObject", &id.bucket, &id.key, &error));
+    match deleted {
+        Err(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Replaced, .. }) => {
+            tracing::info!(object = %id, "the original was removed or replaced by somebody else");
+            Ok(())
+        }
+        deleted => deleted.map(|_| ()),
+    }
+}
+
+/// One copy, conditional on what was scanned.
+pub(super) struct Copy<'a> {
+    pub(super) id: &'a ObjectId,
+    pub(super) info: &'a ObjectInfo,
+    pub(super) destination: &'a Move,
+    pub(super) tags: &'a Pairs,
+    pub(super) kms_key_id: Option<&'a str>,
+    pub(super) in_parts_above: u64,
+}
+
+impl Copy<'_> {
+    pub(super) async fn run(&self, client: &Client) -> Result<(), S3Error> {
+        if self.info.size > self.in_parts_above { self.in_parts(client).await } else { self.at_once(client).await }
+    }
+
+    /// The condition on the source, for buckets without versions.
+    fn condition(&self) -> Option<String> {
+        self.id.if_match()
+    }
+
+    /// Which encryption the copy gets: the configured key, else the object's own; S3's default for everything else.
+    fn encryption(&self) -> (Option<ServerSideEncryption>, Option<String>) {
+        let own = self.info.encryption.clone().filter(|kind| *kind != ServerSideEncryption::Aes256);
+        match self.kms_key_id {
+            Some(key) => (Some(own.unwrap_or(ServerSideEncryption::AwsKms)), Some(key.to_owned())),
+            None => {
+                let key = own.as_ref().and(self.info.kms_key_id.clone());
+                (own, key)
+            }
+        }
+    }
+
+    /// CopyObject takes metadata and content headers along by itself.
+    async fn at_once(&self, client: &Client) -> Result<(), S3Error> {
+        let (encryption, key) = self.encryption();
+        client
+            .copy_object()
+            .copy_source(self.id.copy_source())
+            .set_copy_source_if_match(self.condition())
+            .bucket(&self.destination.bucket)
+            .key(&self.destination.key)
+            .tagging_directive(TaggingDirective::Replace)
+            .tagging(tag::header(self.tags))
+            .set_storage_class(self.info.storage_class.clone())
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(key)
+            .set_bucket_key_enabled(self.info.bucket_key)
+            .set_website_redirect_location(self.info.website_redirect.clone())
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| S3Error::new("CopyObject", &self.id.bucket, &self.id.key, &error))
+    }
+
+    /// A multipart upload starts from nothing: everything has to be said again.
+    async fn in_parts(&self, client: &Client) -> Result<(), S3Error> {
+        let (bucket, key) = (&self.destination.bucket, &self.destination.key);
+        let (encryption, kms_key) = self.encryption();
+        let info = self.info;
+        let upload = client
+            .create_multipart_upload()
+            .bucket(bucket)
+            .key(key)
+            .tagging(tag::header(self.tags))
+            .set_content_type(info.content_type.clone())
+            .set_content_disposition(info.content_disposition.clone())
+            .set_content_encoding(info.content_encoding.clone())
+            .set_content_language(info.content_language.clone())
+            .set_cache_control(info.cache_control.clone())
+            .set_expires(info.expires.as_deref().and_then(|text| DateTime::from_str(text, Format::HttpDate).ok()))
+            .set_website_redirect_location(info.website_redirect.clone())
+            .set_metadata(Some(info.metadata.iter().cloned().collect()))
+            .set_storage_class(info.storage_class.clone())
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
+            .set_bucket_key_enabled(info.bucket_key)
+            .send()
+            .await
+            .map_err(|error| S3Error::new("CreateMultipartUpload", bucket, key, &error))?;
+        let upload_id = upload.upload_id().unwrap_or_default();
+        let copied = self.parts(client, upload_id).await;
+        if copied.is_err() {
+            // Parts of an unfinished upload cost money until they are removed.
+            let aborted = client.abort_multipart_upload().bucket(bucket).key(key).upload_id(upload_id).send().await;
+            if let Err(error) = aborted {
+                let error = S3Error::new("AbortMultipartUpload", bucket, key, &error);
+                tracing::warn!(%error, "an unfinished upload is left; a lifecycle rule can remove it");
+            }
+        }
+        copied
+    }
+
+    async fn parts(&self, client: &Client, upload_id: &str) -> Result<(), S3Error> {
+        let (bucket, key) = (&self.destination.bucket, &self.destination.key);
+        let mut parts = Vec::new();
+        for (number, (first, last)) in (1..).zip(ranges(self.info.size, PART.min(self.in_parts_above))) {
+            let output = client
+                .upload_part_copy()
+                .copy_source(self.id.copy_source())
+                .set_copy_source_if_match(self.condition())
+                .copy_source_range(format!("bytes={first}-{last}"))
+                .bucket(bucket)
+                .key(key)
+                .upload_id(upload_id)
+                .part_number(number)
+                .send()
+                .await
+                .map_err(|error| S3Error::new("UploadPartCopy", &self.id.bucket, &self.id.key, &error))?;
+            let etag = output.copy_part_result().and_then(|result| result.e_tag()).map(str::to_owned);
+            parts.push(CompletedPart::builder().part_number(number).set_e_tag(etag).build());
+        }
+        client
+            .complete_multipart_upload()
+            .bucket(bucket)
+            .key(key)
+            .upload_id(upload_id)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| S3Error::new("CompleteMultipartUpload", bucket, key, &error))
+    }
+}
+
+/// The first and last byte of each part.
+fn ranges(size: u64, part: u64) -> impl Iterator<Item = (u64, u64)> {
+    let part = part.max(size.div_ceil(MOST_PARTS)).max(LEAST_PART);
+    (0..size.div_ceil(part)).map(move |index| (index * part, ((index + 1) * part).min(size) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once() {
+        const MIB: u64 = 1024 * 1024;
+        assert_eq!(
+            ranges(12 * MIB, 5 * MIB).collect::<Vec<_>>(),
+            [(0, 5 * MIB - 1), (5 * MIB, 10 * MIB - 1), (10 * MIB, 12 * MIB - 1)]
+        );
+        assert_eq!(ranges(10 * MIB, 5 * MIB).count(), 2);
+        assert_eq!(ranges(50_000 * 1024 * MIB, PART).count() as u64, MOST_PARTS);
+    }
+}

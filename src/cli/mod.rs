@@ -1,0 +1,122 @@
+//! The command line. Data goes to standard output, everything else to standard error.
+
+pub mod check_config;
+pub mod health;
+pub mod scan;
+pub mod serve;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, LogFormat, Overrides};
+use crate::engine::{Canary, EngineBuilder};
+use crate::telemetry::logs;
+
+/// All is well.
+pub const OK: u8 = 0;
+/// Something infected or suspicious was found.
+pub const FOUND: u8 = 1;
+/// Something could not be scanned, or failed.
+pub const FAILED: u8 = 2;
+/// The command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
+pub const USAGE: u8 = 64;
+
+/// Malware scanning for uploads: a warm ClamAV engine behind S3 event notifications.
+#[derive(Debug, Parser)]
+#[command(name = "clamgate", version = VERSION, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file (TOML). Variables CLAMGATE_SECTION__FIELD and flags win over it.
+    #[arg(long, global = true, env = "CLAMGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory of the signature databases.
+    #[arg(long, global = true, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// The number of scan threads; 0 for one per processor.
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<u32>,
+    /// The form of the log.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// The level of the log, or a filter such as info,clamgate::queue=debug.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Scan what a queue of S3 events says, until told to stop.
+    Serve,
+    /// Scan files, directories or standard input.
+    Scan(scan::Arguments),
+    /// Print the configuration in effect.
+    CheckConfig,
+    /// Ask the service on this machine whether it is ready.
+    Health,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CLAMGATE_COMMIT"), ")");
+
+/// Parses the command line.
+///
+/// # Errors
+///
+/// The exit code, when there is nothing to run: 0 after `--help`, 64 after a mistake.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::from(OK) }
+    })
+}
+
+/// Merges the configuration and sets up the log.
+///
+/// # Errors
+///
+/// Exit code 64, after saying what is wrong.
+pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
+    let mut overrides: Overrides = Vec::new();
+    let mut set = |path, value: Option<String>| overrides.extend(value.map(|value| (path, toml::Value::String(value))));
+    set("definitions.dir", cli.db.as_ref().map(|dir| dir.display().to_string()));
+    set(
+        "log.format",
+        cli.log_format.and_then(|format| clap::ValueEnum::to_possible_value(&format)).map(|v| v.get_name().into()),
+    );
+    // A scan by hand prints its verdicts; only `serve` has a story to tell besides.
+    let quiet = !matches!(cli.command, Command::Serve);
+    set("log.level", cli.log_level.clone());
+    overrides.extend(cli.threads.map(|threads| ("scan.threads", toml::Value::Integer(threads.into()))));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = config::load(cli.config.as_deref(), environment, overrides).map_err(|error| usage(&error))?;
+    let mut log = config.log.clone();
+    if quiet && cli.log_level.is_none() && log.level == config::LogConfig::default().level {
+        "warn".clone_into(&mut log.level);
+    }
+    logs::init(&log).map_err(|error| usage(&error))?;
+    Ok(config)
+}
+
+/// Says what is wrong with the usage.
+fn usage(error: &dyn Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(USAGE)
+}
+
+/// The engine that the configuration describes, with its temporary files in `scratch_dir`.
+fn engine_builder(config: &Config, scratch_dir: &std::path::Path) -> EngineBuilder {
+    let definitions = &config.definitions;
+    EngineBuilder::new()
+        .limits(config.limits.clone())
+        .timeout(std::time::Duration::from_secs(config.scan.timeout_secs))
+        .scratch_dir(scratch_dir)
+        .pua(definitions.pua)
+        .canary(definitions.canary.clone().map_or(Canary::Eicar, Canary::File))
+        .certs_dir(definitions.certs_dir.clone())
+}

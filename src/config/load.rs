@@ -1,0 +1,200 @@
+//! Merges file, environment and flags, and reports all mistakes at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// What every environment variable of the configuration begins with.
+const ENV_PREFIX: &str = "CLAMGATE_";
+
+/// Values from the command line, by dotted path (`definitions.dir`); they win over file and environment.
+pub type Overrides = Vec<(&'static str, Value)>;
+
+/// All that is wrong with a configuration.
+#[derive(Debug)]
+pub struct ConfigError(pub Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} mistake{}:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads `file` if given, lays the environment's `CLAMGATE_SECTION__FIELD` over it and `overrides` over both.
+///
+/// A value in the environment is read as TOML (`4`, `true`, `["a"]`) where the field wants that, else as the text it is.
+///
+/// # Errors
+///
+/// Every unknown key, wrong type and impossible value, together.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    overrides: Overrides,
+) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let mut table = file.map_or_else(Table::new, |file| {
+        read(file).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Table::new()
+        })
+    });
+
+    // Path -> the variable's name and raw text, for messages and for a second try as plain text.
+    let mut from_environment = BTreeMap::new();
+    for (name, text) in environment {
+        let Some(path) = name.strip_prefix(ENV_PREFIX).filter(|rest| rest.contains("__")) else { continue };
+        let path = path.to_lowercase().replace("__", ".");
+        let typed = toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut parsed| parsed.remove("v"));
+        let value =
+            typed.filter(|value| !value.is_str() && !value.is_datetime()).unwrap_or_else(|| Value::String(text.clone()));
+        if insert(&mut table, &path, value) {
+            from_environment.insert(path, (name, text));
+        } else {
+            problems.push(format!("{name}: {path} is not a field"));
+        }
+    }
+    for (path, value) in overrides {
+        insert(&mut table, path, value);
+        from_environment.remove(path);
+    }
+
+    let config = deserialize(table, from_environment, &mut problems);
+    problems.extend(config.problems());
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+}
+
+fn read(file: &Path) -> Result<Table, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {}", file.display(), error.to_string().trim_end()))
+}
+
+/// serde stops at the first mistake: note it, take the value out, and go on until the rest fits.
+fn deserialize(
+    mut table: Table,
+    mut from_environment: BTreeMap<String, (String, String)>,
+    problems: &mut Vec<String>,
+) -> Config {
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, Config>(Value::Table(table.clone())) {
+            Ok(config) => return config,
+            Err(error) => error,
+        };
+        let path = error.path().to_string();
+        let variable = from_environment.remove(&path);
+        if let Some((_, text)) = &variable
+            && !lookup(&table, &path).is_some_and(Value::is_str)
+        {
+            insert(&mut table, &path, Value::String(text.clone()));
+            continue;
+        }
+        let origin = variable.map(|(name, _)| format!(" (from {name})")).unwrap_or_default();
+        problems.push(format!("{path}{origin}: {}", first_line(&error.inner().to_string())));
+        if !remove(&mut table, &path) {
+            return Config::default();
+        }
+    }
+}
+
+/// Without toml's second line, which repeats the path.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn lookup<'table>(table: &'table Table, path: &str) -> Option<&'table Value> {
+    match path.split_once('.') {
+        Some((section, rest)) => lookup(table.get(section)?.as_table()?, rest),
+        None => table.get(path),
+    }
+}
+
+/// Sets the value at a dotted path, making sections as needed; false if a part of the path is a value already.
+fn insert(table: &mut Table, path: &str, value: Value) -> bool {
+    match path.split_once('.') {
+        Some((section, rest)) => match table.entry(section).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(inner) => insert(inner, rest, value),
+            _ => false,
+        },
+        None => {
+            table.insert(path.to_owned(), value);
+            true
+        }
+    }
+}
+
+/// Removes the value at a dotted path; false if there is none.
+fn remove(table: &mut Table, path: &str) -> bool {
+    match path.split_once('.') {
+        Some((section, rest)) => match table.get_mut(section) {
+            Some(Value::Table(inner)) => remove(inner, rest),
+            Some(_) => table.remove(section).is_some(),
+            None => false,
+        },
+        None => table.remove(path).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        variables.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect::<Vec<_>>().into_iter()
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_the_environment_over_the_file() {
+        let file = file("[scan]\nthreads = 1\ntimeout_secs = 7\n[queue]\nurl = 'http://file/'\n[definitions]\ndir = '/file'\n");
+        let config = load(
+            Some(file.path()),
+            environment(&[("CLAMGATE_SCAN__THREADS", "3"), ("CLAMGATE_DEFINITIONS__DIR", "/env"), ("PATH", "/bin")]),
+            vec![("definitions.dir", Value::String("/flag".into()))],
+        )
+        .unwrap();
+        assert_eq!((config.scan.threads, config.scan.timeout_secs), (3, 7));
+        assert_eq!(config.queue.url.as_deref(), Some("http://file/"));
+        assert_eq!(config.definitions.dir.to_str(), Some("/flag"));
+    }
+
+    #[test]
+    fn a_number_in_the_environment_can_be_a_name() {
+        let config = load(None, environment(&[("CLAMGATE_QUEUE__URL", "12345")]), vec![]).unwrap();
+        assert_eq!(config.queue.url.as_deref(), Some("12345"));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_together() {
+        let file = file("nonsense = 1\n[scan]\nthreds = 2\nthreads = 'many'\n[actions]\npromote_to = 'bucket'\n");
+        let variables = environment(&[
+            ("CLAMGATE_QUEUE__WAIT_SECS", "21"),
+            ("CLAMGATE_QUEUE__RECEIVERS", "some"),
+            ("CLAMGATE_LIMITS__MAX_FILES", "0"),
+        ]);
+        let ConfigError(problems) = load(Some(file.path()), variables, vec![]).unwrap_err();
+        for expected in
+            ["nonsense", "threds", "scan.threads", "s3://bucket/prefix/", "wait_secs", "CLAMGATE_QUEUE__RECEIVERS", "max_files"]
+        {
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
+        }
+        assert_eq!(problems.len(), 7, "{problems:#?}");
+    }
+
+    #[test]
+    fn the_printed_configuration_can_be_read_again() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        assert_eq!(load(Some(file(&text).path()), environment(&[]), vec![]).unwrap(), Config::default());
+    }
+}

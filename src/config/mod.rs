@@ -1,0 +1,319 @@
+//! The configuration: plain documented structs, merged from a TOML file, the environment and flags by [`load`].
+//!
+//! AWS settings are not here: they come from the standard AWS variables and files (`AWS_ENDPOINT_URL`, profiles, container
+//! credentials).
+
+mod load;
+mod location;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, Overrides, load};
+pub use location::Location;
+
+use crate::engine::Limits;
+
+/// Everything that can be configured. Every field has a default; `queue.url` is needed by `serve` alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the signatures are, and how they stay current.
+    pub definitions: DefinitionsConfig,
+    /// Scan threads, memory and time.
+    pub scan: ScanConfig,
+    /// What libclamav looks at before it gives up on a file.
+    pub limits: Limits,
+    /// The SQS queue of S3 event notifications.
+    pub queue: QueueConfig,
+    /// What happens to an object.
+    pub actions: ActionsConfig,
+    /// Who is told.
+    pub report: ReportConfig,
+    /// The process.
+    pub service: ServiceConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// `[definitions]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DefinitionsConfig {
+    /// The database directory.
+    pub dir: PathBuf,
+    /// How often the directory is looked at for a change; 0 for never (SIGHUP still reloads).
+    pub poll_secs: u64,
+    /// A file that the definitions must detect before they are used, instead of EICAR.
+    pub canary: Option<PathBuf>,
+    /// Whether signatures of potentially unwanted applications are used.
+    pub pua: bool,
+    /// Where libclamav 1.5 finds the certificates that verify signed databases, instead of its built-in directory.
+    pub certs_dir: Option<PathBuf>,
+    /// The updater that this process runs itself.
+    pub freshclam: FreshclamConfig,
+}
+
+/// `[definitions.freshclam]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FreshclamConfig {
+    /// Whether this process runs freshclam; off when something else does (cron, a sidecar).
+    pub enabled: bool,
+    /// The program, looked up in PATH.
+    pub program: PathBuf,
+    /// Its configuration file; freshclam's own default when unset.
+    pub config_file: Option<PathBuf>,
+    /// Time between two runs; up to a tenth is added or taken off at random. ClamAV's mirrors ask for no more than one an hour.
+    pub interval_secs: u64,
+    /// A run that takes longer is ended.
+    pub timeout_secs: u64,
+}
+
+/// `[scan]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScanConfig {
+    /// Scan threads; 0 for one per processor.
+    pub threads: usize,
+    /// How long one scan may take before it is `UNSCANNABLE TIMED_OUT`. libclamav can be late by some seconds.
+    pub timeout_secs: u64,
+    /// Where temporary files go: what libclamav unpacks, and objects too large for memory. A tmpfs is fastest.
+    pub scratch_dir: PathBuf,
+    /// Memory for objects in flight, over all. The engine's own memory comes on top.
+    pub memory_bytes: u64,
+    /// Objects above this size are spooled to `scratch_dir` instead of being held in memory.
+    pub in_memory_max_bytes: u64,
+    /// Disk space for spooled objects in flight, over all.
+    pub spool_bytes: u64,
+}
+
+/// `[queue]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// The queue's URL.
+    pub url: Option<String>,
+    /// How many requests for messages wait at SQS at once.
+    pub receivers: usize,
+    /// How many messages are worked on at once; 0 for four per scan thread, at least ten.
+    pub max_in_flight: usize,
+    /// How long a message stays hidden from others. It is extended for as long as the message is worked on.
+    pub visibility_timeout_secs: u32,
+    /// How long one request for messages waits when there are none (long polling, at most 20).
+    pub wait_secs: u32,
+}
+
+/// `[actions]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActionsConfig {
+    /// Whether the verdict is written to the object's tags.
+    pub tag: bool,
+    /// What the names of these tags begin with.
+    pub tag_prefix: String,
+    /// Where clean objects are moved to (`s3://bucket/prefix/`); unset to leave them in place.
+    pub promote_to: Option<Location>,
+    /// Where objects that are not clean are moved to; unset to leave them in place.
+    pub quarantine_to: Option<Location>,
+    /// What happens to `SUSPICIOUS` objects.
+    pub suspicious: Disposal,
+    /// What happens to `UNSCANNABLE` objects.
+    pub unscannable: Disposal,
+    /// The KMS key for copies, instead of the object's own.
+    pub kms_key_id: Option<String>,
+    /// Objects above this size are copied in parts. S3's CopyObject ends at 5 GB.
+    pub multipart_copy_bytes: u64,
+}
+
+/// What happens to an object that is neither clean nor infected for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disposal {
+    /// As `INFECTED`: to `quarantine_to`, if that is set.
+    Quarantine,
+    /// As `CLEAN`: to `promote_to`, if that is set.
+    Promote,
+    /// Stays where it is.
+    Leave,
+}
+
+/// `[report]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReportConfig {
+    /// An SQS queue that gets each report as a message.
+    pub queue_url: Option<String>,
+}
+
+/// `[service]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// How long SIGTERM waits for scans under way. ECS and Docker kill after 30 and 10 seconds unless told otherwise.
+    pub grace_secs: u64,
+    /// The socket that `clamgate health` asks; in `scan.scratch_dir` when unset.
+    pub health_socket: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// The least level, or a filter such as `info,clamgate::queue=debug`.
+    pub level: String,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
+
+impl Default for DefinitionsConfig {
+    fn default() -> Self {
+        Self {
+            dir: "/var/lib/clamav".into(),
+            poll_secs: 60,
+            canary: None,
+            pua: false,
+            certs_dir: None,
+            freshclam: FreshclamConfig::default(),
+        }
+    }
+}
+
+impl Default for FreshclamConfig {
+    fn default() -> Self {
+        Self { enabled: false, program: "freshclam".into(), config_file: None, interval_secs: 2 * 3600, timeout_secs: 1800 }
+    }
+}
+
+impl Default for ScanConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            timeout_secs: 120,
+            scratch_dir: std::env::temp_dir(),
+            memory_bytes: 512 * MIB,
+            in_memory_max_bytes: 32 * MIB,
+            spool_bytes: 4 * GIB,
+        }
+    }
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { url: None, receivers: 2, max_in_flight: 0, visibility_timeout_secs: 60, wait_secs: 20 }
+    }
+}
+
+impl Default for ActionsConfig {
+    fn default() -> Self {
+        Self {
+            tag: true,
+            tag_prefix: "clamgate-".to_owned(),
+            promote_to: None,
+            quarantine_to: None,
+            suspicious: Disposal::Quarantine,
+            unscannable: Disposal::Quarantine,
+            kms_key_id: None,
+            multipart_copy_bytes: 5_000_000_000,
+        }
+    }
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self { grace_secs: 25, health_socket: None }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// What cannot work, one sentence each, with the field's name.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.limits.problems().into_iter().map(|problem| format!("limits.{problem}")).collect();
+        let mut require = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(problem.to_owned());
+            }
+        };
+        let (scan, queue, actions) = (&self.scan, &self.queue, &self.actions);
+        require(scan.timeout_secs >= 1, "scan.timeout_secs must be at least 1: libclamav takes 0 as no limit");
+        require(scan.timeout_secs <= 24 * 3600, "scan.timeout_secs must be at most 86400");
+        require(scan.in_memory_max_bytes <= scan.memory_bytes, "scan.in_memory_max_bytes must not exceed scan.memory_bytes");
+        require(
+            self.limits.max_file_size_bytes <= scan.in_memory_max_bytes || self.limits.max_file_size_bytes <= scan.spool_bytes,
+            "scan.spool_bytes must hold at least one object of limits.max_file_size_bytes",
+        );
+        require(queue.receivers >= 1, "queue.receivers must be at least 1");
+        require(
+            (10..=43_200).contains(&queue.visibility_timeout_secs),
+            "queue.visibility_timeout_secs must be between 10 and 43200",
+        );
+        require(queue.wait_secs <= 20, "queue.wait_secs must be at most 20 (SQS's own bound)");
+        require(
+            actions.multipart_copy_bytes >= 5 * MIB && actions.multipart_copy_bytes <= 5 * GIB,
+            "actions.multipart_copy_bytes must be between 5 MiB and 5 GiB (the bounds of S3's UploadPartCopy and CopyObject)",
+        );
+        require(
+            actions.promote_to.is_none() || actions.promote_to != actions.quarantine_to,
+            "actions.promote_to and actions.quarantine_to must differ",
+        );
+        require(
+            !actions.tag_prefix.is_empty() && actions.tag_prefix.len() <= 64 && !actions.tag_prefix.starts_with("aws:"),
+            "actions.tag_prefix must have 1 to 64 characters and must not begin with aws:",
+        );
+        require(
+            self.report.queue_url.is_none() || self.report.queue_url != queue.url,
+            "report.queue_url must not be queue.url: every report would come back as an event",
+        );
+        let freshclam = &self.definitions.freshclam;
+        require(freshclam.interval_secs >= 60, "definitions.freshclam.interval_secs must be at least 60");
+        require(freshclam.timeout_secs >= 1, "definitions.freshclam.timeout_secs must be at least 1");
+        problems
+    }
+
+    /// The number of scan threads in effect.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        match self.scan.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        }
+    }
+
+    /// The number of messages worked on at once in effect.
+    #[must_use]
+    pub fn max_in_flight(&self) -> usize {
+        match self.queue.max_in_flight {
+            0 => (self.threads() * 4).max(10),
+            messages => messages,
+        }
+    }
+
+    /// The health socket's path in effect.
+    #[must_use]
+    pub fn health_socket(&self) -> PathBuf {
+        self.service.health_socket.clone().unwrap_or_else(|| self.scan.scratch_dir.join("clamgate-health.sock"))
+    }
+}

@@ -1,0 +1,260 @@
+//! Message → records → fetch → scan → act → report → acknowledge: the one place that joins the parts.
+//!
+//! Every step can be done again after a crash without a second effect, and a message is acknowledged only after every record
+//! in it has been acted on and reported. An original that was copied away is removed last, after the report: as long as it is
+//! there, a redelivery does the same work with the same result.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt;
+use time::OffsetDateTime;
+
+use crate::action::{self, Actions, Applied, Plan};
+use crate::config::ActionsConfig;
+use crate::engine::{Reason, Verdict};
+use crate::object::{FetchError, ObjectStore};
+use crate::queue::{Event, Message, ObjectEvent, Outcome, backoff};
+use crate::report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Sink, Target, Timings, scan_id};
+use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+use crate::scan::{Budget, Current, Incoming, Input, Pool, ScanError};
+use crate::telemetry::events;
+
+/// How many records of one message are worked on at once.
+const RECORDS_AT_ONCE: usize = 8;
+
+/// The delay before the second attempt at a message; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_mins(15);
+
+/// Everything that the work on a message needs.
+pub struct Pipeline<S> {
+    /// Where objects are fetched from.
+    pub store: S,
+    /// What scans them.
+    pub pool: Arc<Pool>,
+    /// Bounds the bytes in flight.
+    pub budget: Budget,
+    /// What acts on them.
+    pub actions: Actions,
+    /// What the actions shall be.
+    pub policy: ActionsConfig,
+    /// Who is told.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// Where large objects are spooled.
+    pub scratch_dir: PathBuf,
+    /// Larger objects are not fetched at all.
+    pub max_file_size_bytes: u64,
+}
+
+/// Why the work on a record did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error(transparent)]
+    Action(#[from] action::ActionError),
+    #[error(transparent)]
+    Report(#[from] crate::report::SinkError),
+    #[error("the service is shutting down")]
+    Closed,
+}
+
+/// What came out of fetching an object.
+enum Fetched {
+    /// Its content, ready to scan.
+    Input(Input, Box<ObjectInfo>),
+    /// A verdict without a scan.
+    Verdict(Verdict),
+    /// The object is gone or replaced.
+    Moot(S3Error),
+}
+
+/// A verdict, whether it came from a scan or not.
+struct Judged {
+    verdict: Verdict,
+    sha256: Option<String>,
+    with: Current,
+    at: OffsetDateTime,
+}
+
+impl<S: ObjectStore> Pipeline<S> {
+    /// Does all the work of one message, and says what becomes of it.
+    pub async fn handle(&self, message: Message) -> Outcome {
+        let objects = match Event::parse(&message.body) {
+            Ok(Event::Objects(objects)) => objects,
+            Ok(Event::Nothing(why)) => {
+                tracing::debug!(message_id = message.id, why, "nothing to scan");
+                return Outcome::Done;
+            }
+            Err(error) => {
+                events::message_not_understood(&message, &error);
+                return Outcome::Retry(Duration::ZERO);
+            }
+        };
+        let failures = futures_util::stream::iter(objects)
+            .map(|event| self.record(event, &message))
+            .buffer_unordered(RECORDS_AT_ONCE)
+            .filter(|done| std::future::ready(!done))
+            .count()
+            .await;
+        if failures == 0 { Outcome::Done } else { Outcome::Retry(backoff(FIRST_RETRY, message.receive_count, LONGEST_RETRY)) }
+    }
+
+    /// Works on one record and logs how it ended; true when it is done.
+    async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
+        let id = ObjectId { bucket: event.bucket, key: event.key, version_id: event.version_id, etag: event.etag };
+        match self.object(id.clone(), event.size, message).await {
+            Ok(()) => true,
+            Err(error) => {
+                events::object_failed(&id, message, &error);
+                false
+            }
+        }
+    }
+
+    async fn object(&self, mut id: ObjectId, size: Option<u64>, message: &Message) -> Result<(), Failure> {
+        let began = Instant::now();
+        let queued = queued(message);
+
+        let size = match size {
+            Some(size) if id.is_pinned() => size,
+            // An event without identity or size: what is there now is what is scanned and acted on.
+            _ => match self.store.head(&id).await {
+                Ok(info) => {
+                    id.etag = info.etag.or(id.etag);
+                    info.size
+                }
+                Err(error) if is_moot(&error) => {
+                    events::object_gone(&id, &error);
+                    return Ok(());
+                }
+                Err(error) => return Err(FetchError::from(error).into()),
+            },
+        };
+        let (input, info) = match self.fetch(&id, size).await? {
+            Fetched::Input(input, info) => (Ok(input), Some(info)),
+            Fetched::Verdict(verdict) => (Err(verdict), None),
+            Fetched::Moot(error) => {
+                events::object_gone(&id, &error);
+                return Ok(());
+            }
+        };
+        let fetched = Instant::now();
+
+        let judged = match input {
+            Ok(input) => {
+                let scanned = self.pool.scan(move || Ok(input)).await?;
+                Judged { verdict: scanned.verdict, sha256: scanned.sha256, with: scanned.with, at: scanned.scanned_at }
+            }
+            Err(verdict) => Judged { verdict, sha256: None, with: self.pool.current(), at: OffsetDateTime::now_utc() },
+        };
+        let scanned = Instant::now();
+
+        let target = Target::S3 {
+            bucket: id.bucket.clone(),
+            key: id.key.clone(),
+            version_id: id.version_id.clone(),
+            etag: id.etag.clone(),
+            size,
+        };
+        let scan_id = scan_id(&target, None, &judged.with.definitions.fingerprint, &judged.with.options_digest);
+        let plan = action::plan(&self.policy, &id, &judged.verdict, &scan_id);
+        let object = action::Scanned { id: &id, info: info.as_deref(), redelivered: message.receive_count > 1 };
+        let (applied, actions) = match self.actions.apply(&object, &plan).await {
+            Ok(applied) => {
+                let actions = applied.steps.iter().map(ActionReport::from).collect();
+                (applied, actions)
+            }
+            // The verdict stands, but what it is about has gone; whatever took its place has an event of its own.
+            Err(error) if error.is_moot() => (Applied::default(), vec![moot(&plan, &error)]),
+            Err(error) => return Err(error.into()),
+        };
+
+        let report = ScanReport {
+            schema: SCHEMA,
+            scan_id,
+            status: judged.verdict.status,
+            signatures: judged.verdict.signatures,
+            reason: judged.verdict.reason,
+            detail: judged.verdict.detail,
+            target,
+            sha256: judged.sha256,
+            definitions: judged.with.definitions,
+            engine: EngineVersions::current(),
+            scanned_at: judged.at,
+            timings_ms: Timings::new(queued, fetched - began, scanned - fetched, scanned.elapsed()),
+            actions,
+        };
+        for sink in &self.sinks {
+            sink.deliver(&report).await?;
+        }
+        self.actions.finish(&id, &applied).await?;
+        events::object_scanned(&id, &report);
+        Ok(())
+    }
+
+    async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {
+        if size > self.max_file_size_bytes {
+            return Ok(Fetched::Verdict(Verdict::unscannable(Reason::TooLarge, "MaxFileSize")));
+        }
+        let reservation = self.budget.reserve(size).await.ok_or(Failure::Closed)?;
+        let spooled = reservation.is_spooled();
+        let sink_error = |error| FetchError::Sink { id: id.clone(), error };
+        let mut incoming = Incoming::new(reservation, size, &self.scratch_dir).map_err(sink_error)?;
+        let fetched = self
+            .store
+            .fetch(id, &mut |chunk| {
+                // A pinned object has the size that was reserved; anything else must not break the budget.
+                if incoming.size() + chunk.len() as u64 > size {
+                    return Err(std::io::Error::other("the object is larger than its event says"));
+                }
+                // Disks are slow at times, and must not keep other tasks waiting.
+                if spooled { tokio::task::block_in_place(|| incoming.write(chunk)) } else { incoming.write(chunk) }
+            })
+            .await;
+        match fetched {
+            Ok(info) => Ok(Fetched::Input(incoming.finish().map_err(sink_error)?, Box::new(info))),
+            Err(FetchError::S3(error)) if is_moot(&error) => Ok(Fetched::Moot(error)),
+            Err(FetchError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => {
+                Ok(Fetched::Verdict(Verdict::unscannable(Reason::Unsupported, why)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_moot(error: &S3Error) -> bool {
+    matches!(error.kind, S3ErrorKind::Gone | S3ErrorKind::Replaced)
+}
+
+/// How long the message waited before this delivery.
+fn queued(message: &Message) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let sent = message.sent_at_ms.and_then(|ms| u64::try_from(ms).ok()).map_or(now, Duration::from_millis);
+    now.saturating_sub(sent)
+}
+
+/// The report on actions that found nothing to act on.
+fn moot(plan: &Plan, error: &action::ActionError) -> ActionReport {
+    ActionReport {
+        action: plan.destination.as_ref().map_or("tag", |destination| destination.kind.name()),
+        outcome: "skipped",
+        destination: None,
+        detail: Some(error.to_string()),
+    }
+}
+
+impl From<&action::Step> for ActionReport {
+    fn from(step: &action::Step) -> Self {
+        Self {
+            action: step.action,
+            outcome: if step.skipped.is_some() { "skipped" } else { "done" },
+            destination: step.destination.clone(),
+            detail: step.skipped.clone(),
+        }
+    }
+}

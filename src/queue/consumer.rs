@@ -1,0 +1,173 @@
+//! Receives messages as long as there is room, and runs a handler on each under its lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::acknowledge::Acknowledger;
+use super::{BATCH, Lease, Message, Queue};
+
+/// How long a poll under way may go on after a stop: messages that are on their way should not be lost to their visibility.
+const LAST_POLL: Duration = Duration::from_secs(1);
+
+/// What becomes of a message after its handler has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done: it is deleted.
+    Done,
+    /// Not done: it is delivered again after this delay, or goes to the dead-letter queue if it was delivered too often.
+    Retry(Duration),
+}
+
+/// Several receivers on one queue, with a bound on the messages in flight.
+#[derive(Debug)]
+pub struct Consumer<Q> {
+    queue: Arc<Q>,
+    receivers: usize,
+    visibility: Duration,
+    room: Arc<Semaphore>,
+    capacity: usize,
+}
+
+impl<Q: Queue> Consumer<Q> {
+    /// A consumer of at most `max_in_flight` messages at once.
+    #[must_use]
+    pub fn new(queue: Q, receivers: usize, max_in_flight: usize, visibility: Duration) -> Self {
+        let capacity = max_in_flight.max(1);
+        let room = Arc::new(Semaphore::new(capacity));
+        Self { queue: Arc::new(queue), receivers: receivers.max(1), visibility, room, capacity }
+    }
+
+    /// How many messages are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.capacity - self.room.available_permits()
+    }
+
+    /// Receives until `stop`, then waits for the handlers under way. At `abandon`, those still running are dropped and their
+    /// messages made visible at once.
+    pub async fn run<H, F>(&self, handler: H, stop: CancellationToken, abandon: CancellationToken)
+    where
+        H: Fn(Message) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let acknowledger = Acknowledger::start(Arc::clone(&self.queue));
+        let handlers = TaskTracker::new();
+        let receivers = TaskTracker::new();
+        for _ in 0..self.receivers {
+            let receiver = Receiver {
+                queue: Arc::clone(&self.queue),
+                room: Arc::clone(&self.room),
+                visibility: self.visibility,
+                acknowledger: acknowledger.clone(),
+                handlers: handlers.clone(),
+                stop: stop.clone(),
+                abandon: abandon.clone(),
+            };
+            receivers.spawn(receiver.run(handler.clone()));
+        }
+        receivers.close();
+        receivers.wait().await;
+        handlers.close();
+        handlers.wait().await;
+    }
+}
+
+struct Receiver<Q> {
+    queue: Arc<Q>,
+    room: Arc<Semaphore>,
+    visibility: Duration,
+    acknowledger: Acknowledger,
+    handlers: TaskTracker,
+    stop: CancellationToken,
+    abandon: CancellationToken,
+}
+
+impl<Q: Queue> Receiver<Q> {
+    async fn run<H, F>(self, handler: H)
+    where
+        H: Fn(Message) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let mut failures = 0_u32;
+        while let Some(mut room) = self.wait_for_room().await {
+            let poll = self.queue.receive(room.len(), self.visibility);
+            tokio::pin!(poll);
+            let received = tokio::select! {
+                received = &mut poll => received,
+                () = self.stop.cancelled() => match tokio::time::timeout(LAST_POLL, poll).await {
+                    Ok(received) => received,
+                    Err(_) => return,
+                },
+            };
+            match received {
+                Ok(messages) => {
+                    failures = 0;
+                    for message in messages {
+                        let Some(permit) = room.pop() else { break };
+                        self.start(message, permit, handler.clone());
+                    }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let delay = backoff(Duration::from_millis(500), failures, Duration::from_secs(30));
+                    tracing::warn!(%error, retry_in_ms = delay.as_millis(), "cannot receive messages");
+                    tokio::select! {
+                        () = tokio::time::sleep(delay) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Permits for one to ten messages; `None` after a stop.
+    async fn wait_for_room(&self) -> Option<Vec<OwnedSemaphorePermit>> {
+        let first = tokio::select! {
+            permit = Arc::clone(&self.room).acquire_owned() => permit.ok()?,
+            () = self.stop.cancelled() => return None,
+        };
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let mut room = vec![first];
+        while room.len() < BATCH {
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { break };
+            room.push(permit);
+        }
+        Some(room)
+    }
+
+    fn start<H, F>(&self, message: Message, permit: OwnedSemaphorePermit, handler: H)
+    where
+        H: Fn(Message) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let lease = Lease::new(Arc::clone(&self.queue), self.acknowledger.clone(), &message, self.visibility);
+        let (stop, abandon) = (self.stop.clone(), self.abandon.clone());
+        self.handlers.spawn(async move {
+            let _permit = permit;
+            // Received while stopping: not begun, so given back.
+            if stop.is_cancelled() {
+                return lease.release(Duration::ZERO).await;
+            }
+            let outcome = tokio::select! {
+                outcome = handler(message) => outcome,
+                () = abandon.cancelled() => Outcome::Retry(Duration::ZERO),
+            };
+            match outcome {
+                Outcome::Done => lease.acknowledge().await,
+                Outcome::Retry(delay) => lease.release(delay).await,
+            }
+        });
+    }
+}
+
+/// Doubles `first` with every failure up to `most`, less up to a quarter at random, so that workers do not retry in step.
+pub(crate) fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(most);
+    doubled.mul_f64(1.0 - fastrand::f64() / 4.0)
+}

@@ -1,0 +1,74 @@
+//! Where work comes from: messages about objects, each held under a lease until it is acknowledged.
+//!
+//! This module knows what a message says, and never what is done about it.
+
+mod acknowledge;
+mod consumer;
+mod event;
+mod lease;
+mod sqs;
+
+use std::time::Duration;
+
+pub(crate) use consumer::backoff;
+pub use consumer::{Consumer, Outcome};
+pub use event::{Event, EventError, ObjectEvent};
+pub use lease::Lease;
+pub use sqs::SqsQueue;
+
+/// How many messages one request can receive, and how many one can delete (SQS's own bound).
+pub const BATCH: usize = 10;
+
+/// A queue that hides a message from others while it is worked on, and delivers it again unless it is deleted in time.
+///
+/// Delivery is at least once, in any order. Every call may be made at any time from any task.
+pub trait Queue: Send + Sync + 'static {
+    /// Waits up to the queue's poll time for at most `most` messages (1 to [`BATCH`]); none is a normal answer. Each
+    /// message is hidden from others for `visibility`.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`]; messages that were on their way come back after `visibility`.
+    fn receive(&self, most: usize, visibility: Duration) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
+
+    /// Hides a received message for another `visibility` from now; zero makes it visible at once.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`], with [`QueueError::lost`] when the message is no longer ours.
+    fn set_visibility(&self, receipt: &str, visibility: Duration) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Deletes up to [`BATCH`] received messages. The answer has one entry for each, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] when the request as a whole failed.
+    fn delete(&self, receipts: &[String]) -> impl Future<Output = Result<Vec<Result<(), QueueError>>, QueueError>> + Send;
+}
+
+/// One delivery of a message.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The queue's id of the message, the same for every delivery.
+    pub id: String,
+    /// The handle of this delivery.
+    pub receipt: String,
+    /// What it says.
+    pub body: String,
+    /// How often it has been delivered, this time included.
+    pub receive_count: u32,
+    /// When it was sent, in milliseconds since 1970.
+    pub sent_at_ms: Option<i64>,
+}
+
+/// A request to the queue that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{operation}: {message}")]
+pub struct QueueError {
+    /// The queue's name of the operation.
+    pub operation: &'static str,
+    /// The queue's code and text.
+    pub message: String,
+    /// Whether the message is no longer ours: the lease ran out, or it was deleted.
+    pub lost: bool,
+}

@@ -1,0 +1,150 @@
+//! Amazon SQS.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
+use aws_smithy_types::error::display::DisplayErrorContext;
+
+use super::{Message, Queue, QueueError};
+
+/// One SQS queue. Standard queues and FIFO queues both work; S3 itself only sends to standard ones.
+#[derive(Debug, Clone)]
+pub struct SqsQueue {
+    client: Client,
+    url: String,
+    wait: Duration,
+}
+
+impl SqsQueue {
+    /// A queue by its URL; `wait` is the long poll's length, at most 20 seconds.
+    #[must_use]
+    pub fn new(client: Client, url: String, wait: Duration) -> Self {
+        Self { client, url, wait }
+    }
+
+    /// The queue's ARN; asking for it shows that the queue exists and may be used.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`], above all when the queue does not exist or `sqs:GetQueueAttributes` is denied.
+    pub async fn arn(&self) -> Result<String, QueueError> {
+        let output = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(QueueAttributeName::QueueArn)
+            .send()
+            .await
+            .map_err(|error| QueueError::new("GetQueueAttributes", &error))?;
+        let arn = output.attributes().and_then(|attributes| attributes.get(&QueueAttributeName::QueueArn)).cloned();
+        arn.ok_or_else(|| QueueError {
+            operation: "GetQueueAttributes",
+            message: "no QueueArn in the answer".to_owned(),
+            lost: false,
+        })
+    }
+}
+
+impl Queue for SqsQueue {
+    async fn receive(&self, most: usize, visibility: Duration) -> Result<Vec<Message>, QueueError> {
+        let output = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(i32::try_from(most.clamp(1, super::BATCH)).unwrap_or(1))
+            .wait_time_seconds(seconds(self.wait))
+            .visibility_timeout(seconds(visibility))
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .send()
+            .await
+            .map_err(|error| QueueError::new("ReceiveMessage", &error))?;
+        Ok(output.messages.unwrap_or_default().into_iter().map(message).collect())
+    }
+
+    async fn set_visibility(&self, receipt: &str, visibility: Duration) -> Result<(), QueueError> {
+        self.client
+            .change_message_visibility()
+            .queue_url(&self.url)
+            .receipt_handle(receipt)
+            .visibility_timeout(seconds(visibility))
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| QueueError::new("ChangeMessageVisibility", &error))
+    }
+
+    async fn delete(&self, receipts: &[String]) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+        let entries = receipts
+            .iter()
+            .enumerate()
+            .map(|(index, receipt)| {
+                DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build()
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| QueueError { operation: "DeleteMessageBatch", message: error.to_string(), lost: false })?;
+        let output = self
+            .client
+            .delete_message_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries))
+            .send()
+            .await
+            .map_err(|error| QueueError::new("DeleteMessageBatch", &error))?;
+        // An entry that is neither among the successes nor the failures is not deleted.
+        let unanswered = QueueError { operation: "DeleteMessageBatch", message: "no answer for the entry".into(), lost: false };
+        let mut results = vec![Err(unanswered); receipts.len()];
+        let mut put = |id: &str, result| {
+            if let Some(slot) = id.parse::<usize>().ok().and_then(|index| results.get_mut(index)) {
+                *slot = result;
+            }
+        };
+        for entry in output.successful() {
+            put(entry.id(), Ok(()));
+        }
+        for entry in output.failed() {
+            let message = format!("{}: {}", entry.code(), entry.message().unwrap_or(""));
+            put(entry.id(), Err(QueueError { operation: "DeleteMessageBatch", lost: is_lost(entry.code()), message }));
+        }
+        Ok(results)
+    }
+}
+
+impl QueueError {
+    pub(super) fn new<E>(operation: &'static str, error: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let code = error.code().unwrap_or("");
+        let message = match error.message() {
+            Some(text) => format!("{code}: {text}"),
+            None => DisplayErrorContext(error).to_string(),
+        };
+        Self { operation, message, lost: is_lost(code) }
+    }
+}
+
+/// The codes for a receipt that is no longer worth anything
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>).
+fn is_lost(code: &str) -> bool {
+    ["ReceiptHandleIsInvalid", "MessageNotInflight"].iter().any(|known| code.ends_with(known))
+}
+
+fn message(received: aws_sdk_sqs::types::Message) -> Message {
+    let number = |name| received.attributes.as_ref().and_then(|all| all.get(&name)).and_then(|text| text.parse::<i64>().ok());
+    Message {
+        receive_count: number(MessageSystemAttributeName::ApproximateReceiveCount)
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(1),
+        sent_at_ms: number(MessageSystemAttributeName::SentTimestamp),
+        id: received.message_id.unwrap_or_default(),
+        receipt: received.receipt_handle.unwrap_or_default(),
+        body: received.body.unwrap_or_default(),
+    }
+}
+
+fn seconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
+}

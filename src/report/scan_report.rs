@@ -1,0 +1,248 @@
+//! The one JSON that every outlet gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use crate::engine::{Definitions, Reason, Status, hex};
+
+/// The name and version of the report's form. Fields may be added; those that exist keep their meaning.
+pub const SCHEMA: &str = "clamgate.scan/1";
+
+/// One scan of one target.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScanReport {
+    /// [`SCHEMA`]
+    pub schema: &'static str,
+    /// The same work always has the same id; see [`scan_id`].
+    pub scan_id: String,
+    /// The verdict.
+    pub status: Status,
+    /// All signatures that matched, sorted.
+    pub signatures: Vec<String>,
+    /// Why the scan was not complete.
+    pub reason: Option<Reason>,
+    /// More about the reason: which limit, which member.
+    pub detail: Option<String>,
+    /// What was scanned.
+    pub target: Target,
+    /// The SHA-256 of the content; `None` when it was not read.
+    pub sha256: Option<String>,
+    /// What it was scanned with.
+    pub definitions: Arc<Definitions>,
+    /// The programs' versions.
+    pub engine: EngineVersions,
+    /// When the scan ended: RFC 3339, UTC, milliseconds.
+    #[serde(serialize_with = "rfc3339_ms")]
+    pub scanned_at: OffsetDateTime,
+    /// Where the time went.
+    pub timings_ms: Timings,
+    /// What was done with the object.
+    pub actions: Vec<ActionReport>,
+}
+
+/// What was scanned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Target {
+    /// An object in S3.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The key, decoded.
+        key: String,
+        /// The version, in a bucket with versions.
+        version_id: Option<String>,
+        /// The ETag, without quotes.
+        etag: Option<String>,
+        /// Size in bytes.
+        size: u64,
+    },
+    /// A local file.
+    File {
+        /// Its path; bytes that are not UTF-8 are replaced.
+        path: String,
+        /// Size in bytes.
+        size: u64,
+    },
+    /// A stream, such as standard input.
+    Stream {
+        /// The name it was given.
+        name: String,
+        /// Size in bytes.
+        size: u64,
+    },
+}
+
+/// The programs' versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineVersions {
+    /// libclamav's, at run time.
+    pub libclamav: String,
+    /// This program's.
+    pub clamgate: &'static str,
+}
+
+impl EngineVersions {
+    /// The versions in this process.
+    #[must_use]
+    pub fn current() -> Self {
+        Self { libclamav: crate::engine::libclamav_version(), clamgate: env!("CARGO_PKG_VERSION") }
+    }
+}
+
+/// Where the time went, in milliseconds with three decimals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// From the message's sending to its work beginning.
+    #[serde(serialize_with = "milliseconds")]
+    pub queued: Duration,
+    /// Fetching the object, waiting for memory included.
+    #[serde(serialize_with = "milliseconds")]
+    pub fetch: Duration,
+    /// Scanning, waiting for a scan thread included.
+    #[serde(serialize_with = "milliseconds")]
+    pub scan: Duration,
+    /// Tagging and copying.
+    #[serde(serialize_with = "milliseconds")]
+    pub act: Duration,
+    /// The sum.
+    #[serde(serialize_with = "milliseconds")]
+    pub total: Duration,
+}
+
+impl Timings {
+    /// The parts and their sum.
+    #[must_use]
+    pub fn new(queued: Duration, fetch: Duration, scan: Duration, act: Duration) -> Self {
+        Self { queued, fetch, scan, act, total: queued + fetch + scan + act }
+    }
+}
+
+/// One thing that was done with the object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActionReport {
+    /// `tag`, `promote` or `quarantine`.
+    pub action: &'static str,
+    /// `done`, or `skipped` with a detail.
+    pub outcome: &'static str,
+    /// Where the object is now, when it was moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// Why it was skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A digest of what was scanned (bucket, key, version or ETag), with which definitions and options, in 32 hexadecimal digits.
+#[must_use]
+pub fn scan_id(target: &Target, sha256: Option<&str>, fingerprint: &str, options_digest: &str) -> String {
+    let mut digest = Sha256::new();
+    let mut add = |part: &str| {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part.as_bytes());
+    };
+    match target {
+        Target::S3 { bucket, key, version_id, etag, .. } => {
+            add("s3");
+            add(bucket);
+            add(key);
+            match (version_id, etag) {
+                (Some(version), _) => add(version),
+                (None, Some(etag)) => add(etag),
+                (None, None) => add(""),
+            }
+        }
+        Target::File { path, .. } => {
+            add("file");
+            add(path);
+            add(sha256.unwrap_or(""));
+        }
+        Target::Stream { name, .. } => {
+            add("stream");
+            add(name);
+            add(sha256.unwrap_or(""));
+        }
+    }
+    add(fingerprint);
+    add(options_digest);
+    hex(&digest.finalize()[..16])
+}
+
+const RFC3339_MS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+fn rfc3339_ms<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = at.to_offset(time::UtcOffset::UTC).format(RFC3339_MS).map_err(serde::ser::Error::custom)?;
+    serializer.serialize_str(&text)
+}
+
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> ScanReport {
+        let target =
+            Target::S3 { bucket: "b".into(), key: "k".into(), version_id: Some("v".into()), etag: Some("e".into()), size: 68 };
+        ScanReport {
+            schema: SCHEMA,
+            scan_id: scan_id(&target, None, "f", "o"),
+            status: Status::Infected,
+            signatures: vec!["Win.Test.EICAR_HDB-1".into()],
+            reason: None,
+            detail: None,
+            target,
+            sha256: Some("00".into()),
+            definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
+            engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0" },
+            scanned_at: OffsetDateTime::from_unix_timestamp_nanos(1_792_000_000_123_456_789).unwrap(),
+            timings_ms: Timings::new(
+                Duration::from_millis(12),
+                Duration::from_nanos(3_141_592),
+                Duration::from_millis(21),
+                Duration::ZERO,
+            ),
+            actions: vec![ActionReport { action: "tag", outcome: "done", destination: None, detail: None }],
+        }
+    }
+
+    #[test]
+    fn the_json_is_the_contract() {
+        assert_eq!(
+            serde_json::to_string(&report()).unwrap(),
+            r#"{"schema":"clamgate.scan/1","scan_id":"ID","status":"INFECTED","signatures":["Win.Test.EICAR_HDB-1"],"reason":null,"detail":null,"target":{"kind":"s3","bucket":"b","key":"k","version_id":"v","etag":"e","size":68},"sha256":"00","definitions":{"version":27500,"built_at":null,"signatures":8,"fingerprint":"f"},"engine":{"libclamav":"1.4.6","clamgate":"0.1.0"},"scanned_at":"2026-10-14T17:46:40.123Z","timings_ms":{"queued":12.0,"fetch":3.142,"scan":21.0,"act":0.0,"total":36.142},"actions":[{"action":"tag","outcome":"done"}]}"#
+                .replace("ID", &report().scan_id)
+        );
+    }
+
+    #[test]
+    fn the_id_is_of_the_work() {
+        let s3 = |bucket: &str, key: &str, version: Option<&str>, etag: &str| Target::S3 {
+            bucket: bucket.into(),
+            key: key.into(),
+            version_id: version.map(Into::into),
+            etag: Some(etag.into()),
+            size: 1,
+        };
+        let id = |target: &Target| scan_id(target, None, "f", "o");
+        let first = id(&s3("b", "k", Some("v"), "e"));
+        assert_eq!(first.len(), 32);
+        assert_eq!(first, id(&s3("b", "k", Some("v"), "other")), "a version is the identity");
+        for other in
+            [s3("b", "k", Some("w"), "e"), s3("b", "kv", None, "e"), s3("bk", "", Some("v"), "e"), s3("b", "k", None, "e")]
+        {
+            assert_ne!(first, id(&other), "{other:?}");
+        }
+        assert_ne!(first, scan_id(&s3("b", "k", Some("v"), "e"), None, "f2", "o"));
+        assert_ne!(first, scan_id(&s3("b", "k", Some("v"), "e"), None, "f", "o2"));
+    }
+}

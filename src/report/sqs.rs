@@ -1,0 +1,39 @@
+//! Reports as messages on an SQS queue.
+
+use aws_sdk_sqs::Client;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{ScanReport, Sink, SinkError};
+
+/// Sends each report's JSON as a message's body.
+#[derive(Debug, Clone)]
+pub struct SqsSink {
+    client: Client,
+    queue_url: String,
+}
+
+impl SqsSink {
+    /// A sink on the queue with this URL.
+    #[must_use]
+    pub fn new(client: Client, queue_url: String) -> Self {
+        Self { client, queue_url }
+    }
+}
+
+impl Sink for SqsSink {
+    fn name(&self) -> &'static str {
+        "sqs"
+    }
+
+    fn deliver<'a>(&'a self, report: &'a ScanReport) -> BoxFuture<'a, Result<(), SinkError>> {
+        async move {
+            let failed = |message| SinkError { sink: "sqs", message };
+            let body = serde_json::to_string(report).map_err(|error| failed(error.to_string()))?;
+            let sent = self.client.send_message().queue_url(&self.queue_url).message_body(body).send().await;
+            sent.map(|_| ()).map_err(|error| failed(DisplayErrorContext(&error).to_string()))
+        }
+        .boxed()
+    }
+}
