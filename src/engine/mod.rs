@@ -42,6 +42,9 @@ use handle::{EngineHandle, FmapHandle};
 /// libclamav scans nothing shorter than this (`scanners.c: scan_common`, "Small data"), so it cannot hold a match.
 const SMALLEST_SCANNED: u64 = 6;
 
+/// A member that is this close to MaxFileSize may have been cut off there: libclamav's unpackers write in blocks of 8 KiB.
+const TRIMMED_AT_MOST: u64 = 8 * 1024;
+
 /// The version of the libclamav that is loaded, such as `1.4.6`.
 #[must_use]
 pub fn libclamav_version() -> String {
@@ -199,6 +202,12 @@ impl Engine {
         let messages = capture.finish();
         // SAFETY: libclamav sets `name` to a string of the engine's or leaves it null; the engine is alive (`self`).
         let name = unsafe { callbacks::text(name) };
-        context.into_observations(code.0, name, messages)
+        let mut observations = context.into_observations(code.0, name, messages);
+        // libclamav cuts a zip's member off at MaxFileSize, at a multiple of its buffer, and says so only in its debug log
+        // (unzip.c: unz, "trimming output size to maxfilesize").
+        if observations.largest_member.saturating_add(TRIMMED_AT_MOST) > self.limits.max_file_size_bytes {
+            observations.parse_errors.insert("Heuristics.Limits.Exceeded.MaxFileSize".to_owned());
+        }
+        observations
     }
 }

@@ -22,6 +22,8 @@ pub struct Observations {
     pub unreadable_layers: BTreeSet<String>,
     /// What libclamav's metadata lists under `ParseErrors`, in any layer.
     pub parse_errors: BTreeSet<String>,
+    /// The size in bytes of the largest thing that was unpacked from the input.
+    pub largest_member: u64,
     /// libclamav's messages during the scan.
     pub messages: Vec<Message>,
     /// Troubles that this crate saw itself: a callback that panicked, a file that changed, a missing scratch directory.
@@ -84,7 +86,7 @@ impl Observations {
     /// Reads libclamav's metadata: its arrival shows that the scan came to its end, its `ParseErrors` what was left out.
     pub(super) fn add_metadata(&mut self, json: &str) {
         let mut reader = serde_json::Deserializer::from_str(json);
-        match MetadataVisitor(self).deserialize(&mut reader) {
+        match (MetadataVisitor { seen: self, depth: 0 }).deserialize(&mut reader) {
             Ok(()) => self.finished = true,
             Err(error) => self.fail(&format!("libclamav's metadata could not be read: {error}")),
         }
@@ -100,7 +102,17 @@ pub(super) fn member_name(name: String) -> String {
 }
 
 /// Walks a JSON text of any size and keeps only what a verdict needs.
-struct MetadataVisitor<'seen>(&'seen mut Observations);
+struct MetadataVisitor<'seen> {
+    seen: &'seen mut Observations,
+    /// 0 for what is about the input itself.
+    depth: u32,
+}
+
+impl MetadataVisitor<'_> {
+    fn deeper(&mut self) -> MetadataVisitor<'_> {
+        MetadataVisitor { seen: self.seen, depth: self.depth + 1 }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for MetadataVisitor<'_> {
     type Value = ();
@@ -117,26 +129,29 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
         f.write_str("libclamav's metadata")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "ParseErrors" => self.0.parse_errors.extend(map.next_value::<Vec<String>>()?),
+                "ParseErrors" => self.seen.parse_errors.extend(map.next_value::<Vec<String>>()?),
                 "FileType" => {
                     let kind = map.next_value::<String>()?;
                     // Without the unrar module libclamav skips what is inside, and says so only in its debug log
                     // (scanners.c: cli_scanrar_file).
                     if matches!(kind.as_str(), "CL_TYPE_RAR" | "CL_TYPE_RARSFX") && !unrar_is_available() {
-                        self.0.unreadable_layers.insert("RAR".to_owned());
+                        self.seen.unreadable_layers.insert("RAR".to_owned());
                     }
                 }
-                _ => map.next_value_seed(MetadataVisitor(self.0))?,
+                "FileSize" if self.depth > 0 => {
+                    self.seen.largest_member = self.seen.largest_member.max(map.next_value::<u64>()?);
+                }
+                _ => map.next_value_seed(self.deeper())?,
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(MetadataVisitor(self.0))?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self.deeper())?.is_some() {}
         Ok(())
     }
 
@@ -168,11 +183,12 @@ mod tests {
     fn parse_errors_are_found_in_every_layer() {
         let mut seen = Observations::default();
         seen.add_metadata(
-            r#"{"Magic":"CLAMJSONv0","FileSize":12,"ok":true,"none":null,"f":1.5,"neg":-1,
-                "ContainedObjects":[{"FileType":"CL_TYPE_ZIP","ParseErrors":["A"]},{"x":[[],[{"ParseErrors":["B","A"]}]]}],
+            r#"{"Magic":"CLAMJSONv0","FileSize":1200,"ok":true,"none":null,"f":1.5,"neg":-1,
+                "ContainedObjects":[{"FileType":"CL_TYPE_ZIP","FileSize":34,"ParseErrors":["A"]},{"x":[[],[{"ParseErrors":["B","A"]}]]}],
                 "ParseErrors":["C"]}"#,
         );
         assert!(seen.finished);
+        assert_eq!(seen.largest_member, 34, "the input itself is no member");
         assert_eq!(seen.parse_errors.iter().map(String::as_str).collect::<Vec<_>>(), ["A", "B", "C"]);
     }
 

@@ -1,0 +1,164 @@
+//! The engine as a library.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clamgate::engine::{Canary, EngineBuilder, Limits, LoadError, Reason, Status, Verdict, judge};
+use clamgate::scan::{Backend, Input, Pool, Warm};
+
+use crate::samples::{self, EICAR_NAME, eicar};
+use crate::service::signatures;
+
+fn scan(limits: Limits, bytes: &[u8]) -> Verdict {
+    let engine = EngineBuilder::new().limits(limits).load(&signatures()).unwrap();
+    judge(&engine.scan_bytes(bytes))
+}
+
+#[test]
+fn verdicts_on_samples() {
+    let engine = EngineBuilder::new().load(&signatures()).unwrap();
+    let in_zip = samples::zip(&[("eicar.com", &eicar())]);
+    let encrypted = samples::encrypted_zip("salaries.txt", &eicar());
+    let table: Vec<(&str, Vec<u8>, Status, Option<Reason>)> = vec![
+        ("nothing", vec![], Status::Clean, None),
+        ("one byte", vec![b'x'], Status::Clean, None),
+        ("five bytes", vec![b'x'; 5], Status::Clean, None),
+        ("six bytes", vec![b'x'; 6], Status::Clean, None),
+        ("text", b"hello world".to_vec(), Status::Clean, None),
+        ("eicar", eicar(), Status::Infected, None),
+        ("eicar in zip in tar.gz", samples::tar_gz("e.zip", &in_zip), Status::Infected, None),
+        ("encrypted zip", encrypted.clone(), Status::Unscannable, Some(Reason::Encrypted)),
+        ("encrypted zip in zip", samples::zip(&[("e.zip", &encrypted)]), Status::Unscannable, Some(Reason::Encrypted)),
+        (
+            "eicar beside an encrypted zip",
+            samples::zip(&[("e.zip", &encrypted), ("eicar.com", &eicar())]),
+            Status::Infected,
+            Some(Reason::Encrypted),
+        ),
+    ];
+    for (case, bytes, status, reason) in table {
+        let verdict = judge(&engine.scan_bytes(&bytes));
+        assert_eq!((verdict.status, verdict.reason), (status, reason), "{case}: {verdict:?}");
+        assert_eq!(verdict.signatures, if status == Status::Infected { vec![EICAR_NAME] } else { vec![] }, "{case}");
+
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        assert_eq!(judge(&engine.scan_file(&file).unwrap()), verdict, "{case}, as a file");
+    }
+}
+
+#[test]
+fn clamav_test_files_are_found() {
+    let engine = EngineBuilder::new().load(&signatures()).unwrap();
+    let files: Vec<_> = fs::read_dir("/usr/share/clamav-testfiles").unwrap().collect();
+    assert!(files.len() > 30, "the package clamav-testfiles is not installed");
+    for file in files {
+        let path = file.unwrap().path();
+        let verdict = judge(&engine.scan_bytes(&fs::read(&path).unwrap()));
+        assert_eq!(verdict.status, Status::Infected, "{}: {verdict:?}", path.display());
+        assert_eq!(verdict.signatures, ["Clamav.Test.File-6.UNOFFICIAL"], "{}", path.display());
+    }
+}
+
+#[test]
+fn whatever_exceeds_a_limit_is_not_clean() {
+    let zeros = vec![0; 3_000_000];
+    let zip = samples::zip(&[("a", &zeros), ("b", &zeros), ("c", &zeros)]);
+    let mut nested = b"harmless".to_vec();
+    for _ in 0..8 {
+        nested = samples::zip(&[("in.zip", &nested)]);
+    }
+    let lax = Limits::default();
+    for (case, limits, bytes, detail) in [
+        ("member", Limits { max_file_size_bytes: 1_000_000, ..lax.clone() }, &zip, "MaxFileSize"),
+        ("sum", Limits { max_scan_size_bytes: 4_000_000, ..lax.clone() }, &zip, "MaxScanSize"),
+        ("files", Limits { max_files: 2, ..lax.clone() }, &zip, "MaxFiles"),
+        ("depth", Limits { max_recursion: 5, ..lax.clone() }, &nested, "MaxRecursion"),
+    ] {
+        assert_eq!(scan(lax.clone(), bytes).status, Status::Clean, "{case}, within the limits");
+        let verdict = scan(limits, bytes);
+        assert_eq!((verdict.status, verdict.reason), (Status::Unscannable, Some(Reason::LimitExceeded)), "{case}: {verdict:?}");
+        assert_eq!(verdict.detail.as_deref(), Some(detail), "{case}");
+    }
+    let verdict = scan(Limits { max_file_size_bytes: 1_000_000, ..lax }, &zeros);
+    assert_eq!((verdict.status, verdict.reason), (Status::Unscannable, Some(Reason::TooLarge)));
+}
+
+#[test]
+fn a_scan_that_takes_too_long_is_not_clean() {
+    let engine = EngineBuilder::new().timeout(Duration::from_millis(50)).load(&signatures()).unwrap();
+    let verdict = judge(&engine.scan_bytes(&samples::slow(8)));
+    assert_eq!((verdict.status, verdict.reason), (Status::Unscannable, Some(Reason::TimedOut)), "{verdict:?}");
+}
+
+#[test]
+fn a_missing_scratch_directory_is_not_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = EngineBuilder::new().scratch_dir(dir.path()).load(&signatures()).unwrap();
+    drop(dir);
+    let verdict = judge(&engine.scan_bytes(&samples::zip(&[("a", b"harmless")])));
+    assert_eq!((verdict.status, verdict.reason), (Status::Unscannable, Some(Reason::EngineError)));
+}
+
+#[test]
+fn databases_that_cannot_be_trusted_are_refused() {
+    let load = |files: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        EngineBuilder::new().load(dir.path()).map(|_| ()).unwrap_err()
+    };
+    let other = "aa15bcf478d165efd2065190eb473bcb:544:Clamav.Test.File-6\n";
+    let eicar = "44d88612fea8a8f36de82e1278abb02f:68:Eicar\n";
+    assert!(matches!(load(&[]), LoadError::NoDatabase(_)));
+    assert!(matches!(load(&[("README", "text")]), LoadError::NoDatabase(_)));
+    assert!(matches!(load(&[("a.ign2", "Some.Name\n")]), LoadError::Empty(_)));
+    assert!(matches!(load(&[("a.hdb", eicar), ("b.hdb", "half a li")]), LoadError::Load { .. }));
+    assert!(matches!(load(&[("a.hdb", eicar), ("daily.cvd", "ClamAV-VDB:truncated")]), LoadError::Load { .. }));
+    assert!(matches!(load(&[("a.hdb", other)]), LoadError::Canary { .. }));
+    let missing = EngineBuilder::new().load(Path::new("/does/not/exist")).unwrap_err();
+    assert!(matches!(missing, LoadError::Read { .. }));
+}
+
+#[test]
+fn a_canary_of_ones_own() {
+    let canary = Path::new("/usr/share/clamav-testfiles/clam.exe");
+    let builder = EngineBuilder::new().canary(Canary::File(canary.to_owned()));
+    assert!(builder.load(&signatures()).is_ok());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("clean"), "harmless").unwrap();
+    let builder = EngineBuilder::new().canary(Canary::File(dir.path().join("clean")));
+    let error = builder.load(&signatures()).unwrap_err();
+    assert!(error.to_string().contains("CLEAN"), "{error}");
+}
+
+#[tokio::test]
+async fn a_reload_is_used_by_the_next_scan_and_a_bad_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
+    let warm = Arc::new(Warm::load(EngineBuilder::new(), dir.path().to_owned()).unwrap());
+    let pool = Pool::new(Arc::clone(&warm) as Arc<dyn Backend>, 2).unwrap();
+    let scan = || async { pool.scan(|| Ok(Input::from_bytes(b"new malware".to_vec()))).await.unwrap().verdict.status };
+    assert_eq!(scan().await, Status::Clean);
+    let before = warm.current();
+
+    // MD5 of "new malware"
+    fs::write(dir.path().join("new.hdb"), "5ab30e7e7b9dba13ea4b2d8dcf5d8ad0:11:New\nbroken").unwrap();
+    assert!(matches!(warm.reload(), Err(LoadError::Load { .. })));
+    assert_eq!(scan().await, Status::Clean);
+    assert_eq!(warm.current().definitions, before.definitions);
+
+    fs::write(dir.path().join("new.ndb"), format!("New:0:*:{}\n", hex("new malware"))).unwrap();
+    fs::remove_file(dir.path().join("new.hdb")).unwrap();
+    warm.reload().unwrap();
+    assert_eq!(scan().await, Status::Infected);
+    assert_ne!(warm.current().definitions.fingerprint, before.definitions.fingerprint);
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,18 @@
+//! Everything that a user sees, on real parts: libclamav, the S3 and SQS protocols (ministack), freshclam.
+//!
+//! `make setup` installs what this needs.
+
+#![allow(unreachable_pub)]
+
+mod aws;
+mod cli;
+mod crash;
+mod engine;
+mod freshclam;
+mod messages;
+mod objects;
+mod reload;
+mod samples;
+mod service;
+mod shutdown;
+mod wait;

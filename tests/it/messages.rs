@@ -1,0 +1,88 @@
+//! What can stand in a message.
+
+use crate::aws::{Aws, Setup};
+use crate::samples::eicar;
+use crate::service::Service;
+use crate::wait;
+
+fn record(bucket: &str, key: &str, rest: &str) -> String {
+    format!(r#"{{"eventName":"ObjectCreated:Put","s3":{{"bucket":{{"name":"{bucket}"}},"object":{{"key":"{key}"{rest}}}}}}}"#)
+}
+
+#[tokio::test]
+async fn all_records_of_a_message_are_worked_on() {
+    let aws = Aws::new().await;
+    // Uploaded to a bucket without notifications, so that this message alone tells of them.
+    let bucket = format!("{}-silent", aws.uploads);
+    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let mut records = Vec::new();
+    for n in 0..25 {
+        let body = if n % 5 == 0 { eicar() } else { format!("clean {n}").into_bytes() };
+        aws.s3.put_object().bucket(&bucket).key(format!("a b/{n}")).body(body.into()).send().await.unwrap();
+        // Neither size nor ETag nor version: they are looked up.
+        records.push(record(&bucket, &format!("a+b%2F{n}"), ""));
+    }
+    records.push(r#"{"eventName":"ObjectRemoved:Delete","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}"#.to_owned());
+    aws.send(&format!(r#"{{"Records":[{}]}}"#, records.join(","))).await;
+    let _service = Service::start(&aws, &[]).await;
+    aws.until_drained().await;
+    assert_eq!(aws.keys(&aws.clean).await.len(), 20);
+    assert_eq!(aws.keys(&aws.quarantine).await.len(), 5);
+    assert!(aws.keys(&bucket).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_understood_goes_to_the_dead_letter_queue_and_is_logged_once() {
+    let aws = Aws::with(Setup { versioned: false, receives: 3 }).await;
+    let service = Service::start(&aws, &[]).await;
+    let tagging = r#"{"Records":[{"eventName":"ObjectTagging:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}"#;
+    let bad = ["hello", "{}", r#"{"Records":[]}"#, tagging];
+    for body in bad {
+        aws.send(body).await;
+    }
+    aws.upload("good", b"hello world".to_vec()).await;
+    wait::until("the dead letters", || async { (aws.depth(&aws.dead_letters).await.0 as usize == bad.len()).then_some(()) })
+        .await;
+    assert_eq!(service.logged("message not understood; left for the dead-letter queue").len(), bad.len());
+    wait::until("the good one", || async { aws.get(&aws.clean, "good").await }).await;
+}
+
+#[tokio::test]
+async fn test_events_and_removals_are_acknowledged() {
+    let aws = Aws::new().await;
+    // Configuring the notification sent a test event.
+    aws.upload("k", b"hello world".to_vec()).await;
+    aws.s3.delete_object().bucket(&aws.uploads).key("k").send().await.unwrap();
+    let service = Service::start(&aws, &[]).await;
+    aws.until_drained().await;
+    assert!(service.logged("message not understood; left for the dead-letter queue").is_empty());
+}
+
+#[tokio::test]
+async fn the_same_message_twice_changes_nothing() {
+    let aws = Aws::new().await;
+    let places = [("CLAMGATE_ACTIONS__PROMOTE_TO", ""), ("CLAMGATE_ACTIONS__QUARANTINE_TO", "")];
+    let _service = Service::start(&aws, &places).await;
+    aws.upload("k", eicar()).await;
+    aws.until_drained().await;
+    let first = aws.get(&aws.uploads, "k").await.unwrap();
+    let etag = aws.s3.head_object().bucket(&aws.uploads).key("k").send().await.unwrap().e_tag.unwrap().replace('"', "");
+    let again = record(&aws.uploads, "k", &format!(r#","size":68,"eTag":"{etag}""#));
+    aws.send(&format!(r#"{{"Records":[{again}]}}"#)).await;
+    let reports = aws.reports(2).await;
+    assert_eq!(reports[0]["scan_id"], reports[1]["scan_id"]);
+    aws.until_drained().await;
+    assert_eq!(aws.get(&aws.uploads, "k").await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_failing_message_does_not_hold_up_others() {
+    let aws = Aws::new().await;
+    let _service = Service::start(&aws, &[]).await;
+    // A bucket that does not exist: somebody has to look at that.
+    aws.send(&format!(r#"{{"Records":[{}]}}"#, record("no-such-bucket", "k", r#","size":3,"eTag":"e""#))).await;
+    aws.upload("good", b"hello world".to_vec()).await;
+    wait::until("the good one", || async { aws.get(&aws.clean, "good").await }).await;
+    let (waiting, in_flight) = aws.depth(&aws.queue).await;
+    assert_eq!(waiting + in_flight, 1, "the failing message is kept");
+}

@@ -1,0 +1,161 @@
+//! The real program as a child process, with a directory of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use clamgate::health::Health;
+use tempfile::TempDir;
+
+use crate::aws::{self, Aws};
+use crate::wait;
+
+/// The test signatures: EICAR, and ClamAV's test file.
+pub fn signatures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures")
+}
+
+/// The program, without anything of this machine's configuration.
+pub fn clamgate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clamgate"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    command
+}
+
+/// A service that runs, or ran.
+pub struct Service {
+    pub dir: TempDir,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// A service on the test's queue, that promotes, quarantines and reports; `settings` are added to its environment.
+    pub fn new(aws: &Aws, settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("db")).unwrap();
+        fs::create_dir(dir.path().join("scratch")).unwrap();
+        for file in fs::read_dir(signatures()).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), dir.path().join("db").join(file.file_name())).unwrap();
+        }
+        let own = |path: &str| dir.path().join(path).display().to_string();
+        let mut environment: Vec<(String, String)> = [
+            ("CLAMGATE_QUEUE__URL", aws.queue.clone()),
+            ("CLAMGATE_QUEUE__WAIT_SECS", "1".to_owned()),
+            ("CLAMGATE_REPORT__QUEUE_URL", aws.results.clone()),
+            ("CLAMGATE_ACTIONS__PROMOTE_TO", format!("s3://{}", aws.clean)),
+            ("CLAMGATE_ACTIONS__QUARANTINE_TO", format!("s3://{}", aws.quarantine)),
+            ("CLAMGATE_DEFINITIONS__DIR", own("db")),
+            ("CLAMGATE_DEFINITIONS__POLL_SECS", "0".to_owned()),
+            ("CLAMGATE_SCAN__SCRATCH_DIR", own("scratch")),
+            ("CLAMGATE_SCAN__THREADS", "2".to_owned()),
+            ("CLAMGATE_LOG__FORMAT", "json".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        for (name, value) in aws::environment().into_iter().chain(settings.iter().copied()) {
+            environment.retain(|(other, _)| other != name);
+            if !value.is_empty() {
+                environment.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Self { dir, environment, child: None }
+    }
+
+    /// A service that is ready.
+    pub async fn start(aws: &Aws, settings: &[(&str, &str)]) -> Self {
+        let mut service = Self::new(aws, settings);
+        service.spawn();
+        service.until_ready().await;
+        service
+    }
+
+    /// Starts the program, again or for the first time.
+    pub fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = clamgate();
+        command.arg("serve").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    pub async fn until_ready(&mut self) {
+        wait::until("the service to be ready", || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            let health = self.health();
+            async move {
+                assert!(ended.is_none(), "the service ended: {ended:?}");
+                health.await.filter(|health| health.ready)
+            }
+        })
+        .await;
+    }
+
+    /// What `clamgate health` would get.
+    pub fn health(&self) -> impl Future<Output = Option<Health>> + use<> {
+        let socket = self.dir.path().join("scratch/clamgate-health.sock");
+        async move { clamgate::health::ask(&socket).await.ok() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap().success());
+    }
+
+    /// Waits for the end.
+    pub async fn until_ended(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().unwrap();
+        wait::until("the service to end", || {
+            let ended = child.try_wait().unwrap();
+            async move { ended }
+        })
+        .await
+    }
+
+    /// The log's lines, parsed.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The log's lines with this message.
+    pub fn logged(&self, message: &str) -> Vec<serde_json::Value> {
+        self.log().into_iter().filter(|line| line["message"] == message).collect()
+    }
+
+    /// Waits until the log has `count` lines with this message.
+    pub async fn until_logged(&self, message: &str, count: usize) -> Vec<serde_json::Value> {
+        wait::until(&format!("{count} log lines {message:?}"), || async {
+            Some(self.logged(message)).filter(|lines| lines.len() >= count)
+        })
+        .await
+    }
+
+    pub fn database(&self, file: &str) -> PathBuf {
+        self.dir.path().join("db").join(file)
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            eprintln!("--- the service's log\n{log}---");
+        }
+    }
+}

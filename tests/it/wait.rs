@@ -1,0 +1,37 @@
+//! Waiting for a condition instead of sleeping.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How long any condition may take on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+///
+/// When there is none within a minute.
+pub async fn until<T, F>(what: &str, condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    until_within(PATIENCE, what, condition).await
+}
+
+/// As [`until`], with a patience of its own.
+pub async fn until_within<T, F>(patience: Duration, what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let began = Instant::now();
+    let mut ticks = interval(Duration::from_millis(20));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(answer) = condition().await {
+            return answer;
+        }
+        assert!(began.elapsed() < patience, "waited {patience:?} in vain for: {what}");
+    }
+}
