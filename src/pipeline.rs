@@ -67,8 +67,10 @@ enum Failure {
 enum Fetched {
     /// Its content, ready to scan.
     Input(Input, Box<ObjectInfo>),
-    /// A verdict without a scan.
-    Verdict(Verdict),
+    /// It is too large to be fetched.
+    TooLarge,
+    /// S3 does not hand it out.
+    Unreadable(&'static str),
     /// The object is gone or replaced.
     Moot(S3Error),
 }
@@ -135,9 +137,14 @@ impl<S: ObjectStore> Pipeline<S> {
                 Err(error) => return Err(FetchError::from(error).into()),
             },
         };
+        let mut unreadable = None;
         let (input, info) = match self.fetch(&id, size).await? {
             Fetched::Input(input, info) => (Ok(input), Some(info)),
-            Fetched::Verdict(verdict) => (Err(verdict), None),
+            Fetched::TooLarge => (Err(Verdict::unscannable(Reason::TooLarge, "MaxFileSize")), None),
+            Fetched::Unreadable(why) => {
+                unreadable = Some(why);
+                (Err(Verdict::unscannable(Reason::Unsupported, why)), None)
+            }
             Fetched::Moot(error) => {
                 events::object_gone(&id, &error);
                 return Ok(());
@@ -163,7 +170,7 @@ impl<S: ObjectStore> Pipeline<S> {
         };
         let scan_id = scan_id(&target, None, &judged.with.definitions.fingerprint, &judged.with.options_digest);
         let plan = action::plan(&self.policy, &id, &judged.verdict, &scan_id);
-        let object = action::Scanned { id: &id, info: info.as_deref(), redelivered: message.receive_count > 1 };
+        let object = action::Scanned { id: &id, info: info.as_deref(), unreadable, redelivered: message.receive_count > 1 };
         let (applied, actions) = match self.actions.apply(&object, &plan).await {
             Ok(applied) => {
                 let actions = applied.steps.iter().map(ActionReport::from).collect();
@@ -199,7 +206,7 @@ impl<S: ObjectStore> Pipeline<S> {
 
     async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {
         if size > self.max_file_size_bytes {
-            return Ok(Fetched::Verdict(Verdict::unscannable(Reason::TooLarge, "MaxFileSize")));
+            return Ok(Fetched::TooLarge);
         }
         let reservation = self.budget.reserve(size).await.ok_or(Failure::Closed)?;
         let spooled = reservation.is_spooled();
@@ -219,9 +226,7 @@ impl<S: ObjectStore> Pipeline<S> {
         match fetched {
             Ok(info) => Ok(Fetched::Input(incoming.finish().map_err(sink_error)?, Box::new(info))),
             Err(FetchError::S3(error)) if is_moot(&error) => Ok(Fetched::Moot(error)),
-            Err(FetchError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => {
-                Ok(Fetched::Verdict(Verdict::unscannable(Reason::Unsupported, why)))
-            }
+            Err(FetchError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => Ok(Fetched::Unreadable(why)),
             Err(error) => Err(error.into()),
         }
     }

@@ -150,6 +150,8 @@ pub enum S3ErrorKind {
     Unsupported(&'static str),
     /// Access was denied. A later retry can help, once the permission is given.
     Denied,
+    /// A HEAD was refused without saying why: it has no body. Most likely the object has a customer's key; a GET tells.
+    NoDetails,
     /// A retry can help: throttling, a time-out, a broken connection, an error of S3's.
     Transient,
     /// A retry gives the same answer.
@@ -184,6 +186,7 @@ fn classify(status: Option<u16>, code: &str, text: &str) -> S3ErrorKind {
         (_, "NoSuchKey" | "NoSuchVersion" | "NotFound") => Gone,
         // HEAD has no body to carry a code. A missing bucket is no missing object: somebody has to look at that.
         (Some(404), "") => Gone,
+        (Some(400), "") => NoDetails,
         // The version is a delete marker.
         (Some(405), _) => Gone,
         (Some(412), _) | (_, "PreconditionFailed") => Replaced,
@@ -218,6 +221,7 @@ mod tests {
             (404, "NoSuchKey", "", Gone),
             (404, "NoSuchVersion", "", Gone),
             (404, "", "", Gone),
+            (400, "", "", NoDetails),
             (404, "NoSuchBucket", "", Permanent),
             (405, "MethodNotAllowed", "", Gone),
             (412, "PreconditionFailed", "", Replaced),

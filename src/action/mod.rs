@@ -30,6 +30,8 @@ pub struct Scanned<'a> {
     pub id: &'a ObjectId,
     /// Its headers, if they are known; looked up when they are needed.
     pub info: Option<&'a ObjectInfo>,
+    /// Why S3 does not hand out its content, if so: then it cannot be copied either.
+    pub unreadable: Option<&'static str>,
     /// Whether an earlier delivery of the same message may have done part of the work.
     pub redelivered: bool,
 }
@@ -117,18 +119,15 @@ impl Actions {
         let mut applied = Applied::default();
         if let Some(destination) = &plan.destination {
             let action = destination.kind.name();
-            let place = format!("s3://{}/{}", destination.bucket, destination.key);
-            match self.copy(object, plan, destination).await {
-                Ok(()) => {
-                    applied.steps.push(Step { action, destination: Some(place), skipped: None });
-                    applied.remove_source = true;
-                    return Ok(applied);
-                }
-                // It cannot be read, so not copied either, but tagged where it is.
-                Err(ActionError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => {
-                    applied.steps.push(Step { action, destination: None, skipped: Some(why.to_owned()) });
-                }
-                Err(error) => return Err(error),
+            if let Some(why) = object.unreadable {
+                // Tagged where it is instead.
+                applied.steps.push(Step { action, destination: None, skipped: Some(why.to_owned()) });
+            } else {
+                self.copy(object, plan, destination).await?;
+                let place = format!("s3://{}/{}", destination.bucket, destination.key);
+                applied.steps.push(Step { action, destination: Some(place), skipped: None });
+                applied.remove_source = true;
+                return Ok(applied);
             }
         }
         if !plan.tags.is_empty() {

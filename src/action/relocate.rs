@@ -164,7 +164,7 @@ impl Copy<'_> {
             let etag = output.copy_part_result().and_then(|result| result.e_tag()).map(str::to_owned);
             parts.push(CompletedPart::builder().part_number(number).set_e_tag(etag).build());
         }
-        client
+        let completed = client
             .complete_multipart_upload()
             .bucket(bucket)
             .key(key)
@@ -172,8 +172,11 @@ impl Copy<'_> {
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .send()
             .await
-            .map(|_| ())
-            .map_err(|error| S3Error::new("CompleteMultipartUpload", bucket, key, &error))
+            .map_err(|error| S3Error::new("CompleteMultipartUpload", bucket, key, &error))?;
+        // Servers other than S3 may ignore the tags that CreateMultipartUpload was given.
+        let version_id = completed.version_id;
+        let copy = ObjectId { bucket: bucket.clone(), key: key.clone(), version_id, etag: None };
+        tag::put(client, &copy, self.tags).await
     }
 }
 

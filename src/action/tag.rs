@@ -83,7 +83,8 @@ pub(super) async fn of(client: &Client, id: &ObjectId) -> Result<Pairs, S3Error>
     Ok(output.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
 }
 
-async fn put(client: &Client, id: &ObjectId, tags: &Pairs) -> Result<(), S3Error> {
+/// Replaces the object's tags.
+pub(super) async fn put(client: &Client, id: &ObjectId, tags: &Pairs) -> Result<(), S3Error> {
     let invalid = |message: String| S3Error {
         operation: "PutObjectTagging",
         bucket: id.bucket.clone(),
@@ -111,15 +112,31 @@ async fn put(client: &Client, id: &ObjectId, tags: &Pairs) -> Result<(), S3Error
 
 /// Fails with [`S3ErrorKind::Replaced`] or [`S3ErrorKind::Gone`] when the key no longer holds what was scanned.
 async fn unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error> {
-    client
-        .head_object()
-        .bucket(&id.bucket)
-        .key(&id.key)
-        .set_if_match(id.if_match())
-        .send()
-        .await
-        .map(|_| ())
-        .map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))
+    let head = client.head_object().bucket(&id.bucket).key(&id.key).set_if_match(id.if_match()).send().await;
+    match head.map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error)) {
+        Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => listed_unchanged(client, id).await,
+        head => head.map(|_| ()),
+    }
+}
+
+/// The same from the bucket's list, for objects that S3 does not even show the head of without their key (SSE-C).
+async fn listed_unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error> {
+    let listed = client.list_objects_v2().bucket(&id.bucket).prefix(&id.key).max_keys(1).send().await;
+    let listed = listed.map_err(|error| S3Error::new("ListObjectsV2", &id.bucket, &id.key, &error))?;
+    // The key itself comes before all others that begin with it.
+    let found = listed.contents().first().filter(|object| object.key() == Some(&id.key));
+    let changed = |kind| S3Error {
+        operation: "ListObjectsV2",
+        bucket: id.bucket.clone(),
+        key: id.key.clone(),
+        kind,
+        message: "not the object that was scanned".to_owned(),
+    };
+    match found {
+        None => Err(changed(S3ErrorKind::Gone)),
+        Some(object) if object.e_tag() == id.quoted_etag().as_deref() => Ok(()),
+        Some(_) => Err(changed(S3ErrorKind::Replaced)),
+    }
 }
 
 /// Removes our tags from an object that replaced the scanned one, unless a scan of its own has tagged it since.

@@ -137,19 +137,17 @@ async fn serve(config: Arc<Config>) -> Result<()> {
         }
     };
     let ended = tokio::select! {
-        ended = work => ended,
-        () = signals => Ok(()),
-        _ = second_signal => {
-            drop(scratch);
-            exit_now(i32::from(FAILED))
-        }
+        ended = work => Some(ended),
+        () = signals => None,
+        _ = second_signal => None,
     };
     answering.cancel();
     let _ = health.await;
+    drop(scratch);
+    let Some(ended) = ended else { exit_now(i32::from(FAILED)) };
     // A scan that outlives the grace period cannot be stopped, and must not meet the exit handlers.
     if state.pool.get().is_some_and(|pool| pool.busy() > 0) {
         tracing::warn!("leaving with scans under way; their messages are back on the queue");
-        drop(scratch);
         exit_now(i32::from(if ended.is_ok() { OK } else { FAILED }));
     }
     if ended.is_ok() {
