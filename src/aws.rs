@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 
@@ -27,8 +28,10 @@ pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(own_endpoint).build())
 }
 
-/// An SQS client.
+/// An SQS client. Without the SDK's watch for stalled streams, which wakes up twenty times a second for as long as a request
+/// waits: a long poll is meant to wait, and the read timeout ends it if SQS does not.
 #[must_use]
 pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
-    aws_sdk_sqs::Client::new(config)
+    let config = aws_sdk_sqs::config::Builder::from(config);
+    aws_sdk_sqs::Client::from_conf(config.stalled_stream_protection(StalledStreamProtectionConfig::disabled()).build())
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,15 +43,9 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let ended = runtime.block_on(serve(Arc::new(config)));
+    let code = runtime.block_on(serve(Arc::new(config)));
     runtime.shutdown_timeout(LAST_WORDS);
-    match ended {
-        Ok(()) => ExitCode::from(OK),
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "cannot go on");
-            ExitCode::from(FAILED)
-        }
-    }
+    ExitCode::from(code)
 }
 
 /// What the health socket and SIGUSR1 look at, as far as it exists yet.
@@ -59,10 +54,18 @@ struct State {
     warm: Arc<OnceLock<Arc<Warm>>>,
     pool: Arc<OnceLock<Arc<Pool>>>,
     consumer: Arc<OnceLock<Arc<Consumer<SqsQueue>>>>,
+    /// The first engine is being loaded.
+    loading: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
 impl State {
+    fn libclamav_is_at_work(&self) -> bool {
+        self.loading.load(Ordering::SeqCst)
+            || self.warm.get().is_some_and(|warm| warm.is_loading())
+            || self.pool.get().is_some_and(|pool| pool.busy() > 0)
+    }
+
     fn health(&self) -> Health {
         let serving = self.consumer.get().is_some();
         let stopping = self.stop.is_cancelled();
@@ -83,15 +86,37 @@ impl State {
     }
 }
 
-async fn serve(config: Arc<Config>) -> Result<()> {
-    let shutdown = Shutdown::default();
+/// Serves, and says how it ended: the exit code.
+async fn serve(config: Arc<Config>) -> u8 {
+    let state = State::default();
+    let code = match until_stopped(&config, &state).await {
+        Ok(true) => {
+            tracing::info!("drained");
+            OK
+        }
+        Ok(false) => FAILED,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot go on");
+            FAILED
+        }
+    };
+    // Neither a load nor a scan can be stopped, and neither must meet the exit handlers.
+    if state.libclamav_is_at_work() {
+        tracing::warn!("leaving with libclamav at work; unfinished messages are back on the queue");
+        exit_now(i32::from(code));
+    }
+    code
+}
+
+/// Runs all parts; true when they drained, false when a second signal ended them.
+async fn until_stopped(config: &Config, state: &State) -> Result<bool> {
+    let shutdown = Shutdown { stop: state.stop.clone(), abandon: CancellationToken::new() };
     let (stop, abandon) = (shutdown.stop.clone(), shutdown.abandon.clone());
     let terminate = Terminate::new().context("cannot handle signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let mut usr1 = signal(SignalKind::user_defined1()).context("cannot handle SIGUSR1")?;
     let second_signal = tokio::spawn(shutdown.run(terminate, Duration::from_secs(config.service.grace_secs)));
 
-    let state = State { stop: stop.clone(), ..State::default() };
     let socket = config.health_socket();
     let health = HealthServer::bind(&socket).await.with_context(|| format!("cannot listen on {}", socket.display()))?;
     let answer = {
@@ -105,16 +130,16 @@ async fn serve(config: Arc<Config>) -> Result<()> {
 
     let (reload, requests) = reload_channel();
     let work = async {
-        let Some(warm) = start_engine(&config, scratch.path().to_owned(), &stop).await? else { return Ok(()) };
+        let Some(warm) = start_engine(config, state, scratch.path().to_owned()).await? else { return Ok(()) };
         let _ = state.warm.set(Arc::clone(&warm));
-        let (consumer, pipeline) = assemble(&config, &warm, scratch.path().to_owned()).await?;
+        let (consumer, pipeline) = assemble(config, &warm, scratch.path().to_owned()).await?;
         let _ = state.pool.set(Arc::clone(&pipeline.pool));
         let consumer = Arc::new(consumer);
         let _ = state.consumer.set(Arc::clone(&consumer));
 
-        let keeper = tokio::spawn(Keeper::new(warm, &config.definitions).run(requests, stop.clone()));
+        tokio::spawn(Keeper::new(warm, &config.definitions).run(requests, stop.clone()));
         if config.definitions.freshclam.enabled {
-            tokio::spawn(freshclam(&config).run(reload.clone(), stop.clone()));
+            tokio::spawn(freshclam(config).run(reload.clone(), stop.clone()));
         }
         tracing::info!(threads = pipeline.pool.threads(), max_in_flight = config.max_in_flight(), "serving");
         let handler = {
@@ -125,7 +150,6 @@ async fn serve(config: Arc<Config>) -> Result<()> {
             }
         };
         consumer.run(handler, stop.clone(), abandon.clone()).await;
-        let _ = keeper.await;
         Ok(())
     };
     let signals = async {
@@ -137,27 +161,18 @@ async fn serve(config: Arc<Config>) -> Result<()> {
         }
     };
     let ended = tokio::select! {
-        ended = work => Some(ended),
-        () = signals => None,
-        _ = second_signal => None,
+        ended = work => ended.map(|()| true),
+        () = signals => Ok(false),
+        _ = second_signal => Ok(false),
     };
     answering.cancel();
     let _ = health.await;
-    drop(scratch);
-    let Some(ended) = ended else { exit_now(i32::from(FAILED)) };
-    // A scan that outlives the grace period cannot be stopped, and must not meet the exit handlers.
-    if state.pool.get().is_some_and(|pool| pool.busy() > 0) {
-        tracing::warn!("leaving with scans under way; their messages are back on the queue");
-        exit_now(i32::from(if ended.is_ok() { OK } else { FAILED }));
-    }
-    if ended.is_ok() {
-        tracing::info!("drained");
-    }
     ended
 }
 
 /// Gets definitions if there are none, and loads them; `None` when told to stop meanwhile.
-async fn start_engine(config: &Config, scratch: PathBuf, stop: &CancellationToken) -> Result<Option<Arc<Warm>>> {
+async fn start_engine(config: &Config, state: &State, scratch: PathBuf) -> Result<Option<Arc<Warm>>> {
+    let stop = &state.stop;
     let dir = config.definitions.dir.clone();
     if config.definitions.freshclam.enabled {
         let freshclam = freshclam(config);
@@ -168,12 +183,14 @@ async fn start_engine(config: &Config, scratch: PathBuf, stop: &CancellationToke
     }
     tracing::info!(dir = %dir.display(), "loading the definitions");
     let builder = engine_builder(config, &scratch);
+    state.loading.store(true, Ordering::SeqCst);
     let load = tokio::task::spawn_blocking(move || Warm::load(builder, dir));
-    let warm = tokio::select! {
-        loaded = load => loaded.context("loading the definitions panicked")??,
-        // libclamav cannot be interrupted while it loads.
-        () = stop.cancelled() => exit_now(i32::from(OK)),
+    let loaded = tokio::select! {
+        loaded = load => loaded.context("loading the definitions panicked"),
+        () = stop.cancelled() => return Ok(None),
     };
+    state.loading.store(false, Ordering::SeqCst);
+    let warm = loaded??;
     let definitions = warm.current().definitions;
     tracing::info!(
         version = definitions.version,

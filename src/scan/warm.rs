@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::thread::{self, JoinHandle};
 
 use super::backend::{Backend, Current, Observed};
@@ -92,6 +92,12 @@ impl Warm {
         let old = std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), serving);
         drop(old);
         Ok(definitions)
+    }
+
+    /// Whether a reload is under way.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        matches!(self.loading.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// The database files as the current engine knows them.

@@ -9,6 +9,7 @@ mod cli;
 mod crash;
 mod engine;
 mod freshclam;
+mod idle;
 mod messages;
 mod objects;
 mod reload;
