@@ -16,6 +16,7 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use crate::wait;
 
 /// Starts the server once; it ends with this process, which holds the other end of its standard input.
+#[expect(clippy::zombie_processes, reason = "it lives as long as this process")]
 fn endpoint() -> &'static str {
     static ENDPOINT: OnceLock<String> = OnceLock::new();
     ENDPOINT.get_or_init(|| {

@@ -2,7 +2,7 @@
 //!
 //! `make setup` installs what this needs.
 
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod aws;
 mod cli;
