@@ -1,0 +1,75 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup packages demo test bench clean
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/release/clamgate
+PYTHON := .venv/bin/python -B
+
+# gcc and its company link Rust; libclamav and libclang build clamav-sys; ClamAV's own programs and test files, and zip, serve
+# the tests, the demo and the benchmark.
+PACKAGES := build-essential pkg-config libclamav-dev libclang-dev \
+    clamav clamav-freshclam clamav-daemon clamdscan clamav-testfiles zip python3-venv
+
+# What `make bench` compares on. Give it a larger corpus and a real database for numbers that mean something.
+CORPUS ?= /usr/share/clamav-testfiles
+DB     ?= tests/data/signatures
+ROUNDS ?= 3
+BENCH  ?=
+
+# A step of `make test`: its command, then what it prints.
+step = @echo "==> $(1)"; $(1)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo "make bench takes CORPUS=dir DB=dir ROUNDS=n BENCH=--no-clamscan; CARGO_TARGET_DIR is honoured"
+
+setup: packages .venv/.installed ## install what is missing: Debian packages, and Python packages in .venv
+
+# Nothing is asked of apt when nothing is missing. Installing ClamAV's daemons also starts them, which nothing here needs: those
+# that this installs are stopped and disabled, those that were there before are left alone.
+packages:
+	@missing=(); for package in $(PACKAGES); do \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" = installed ] || missing+=("$$package"); \
+	done; \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	echo "missing packages: $${missing[*]}"; \
+	command -v apt-get >/dev/null || { \
+	    echo "error: no apt-get here; install what corresponds to these Debian packages, then call cargo directly" >&2; exit 1; }; \
+	root=(); if [ "$$(id -u)" != 0 ]; then \
+	    command -v sudo >/dev/null || { echo "error: installing them needs root or sudo" >&2; exit 1; }; root=(sudo); fi; \
+	"$${root[@]}" apt-get update -q; \
+	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \
+	for package in "$${missing[@]}"; do case $$package in clamav-daemon|clamav-freshclam) \
+	    "$${root[@]}" service "$$package" stop || true; \
+	    "$${root[@]}" update-rc.d "$$package" disable || true ;; \
+	esac; done; \
+	if [ -d /run/systemd/system ] && [[ " $${missing[*]} " = *" clamav-daemon "* ]]; then \
+	    "$${root[@]}" systemctl disable --now clamav-daemon.socket; fi
+
+.venv/.installed: tests/requirements.txt | packages
+	python3 -m venv --clear .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+demo: setup ## the service at work on a local AWS: a table of what became of each upload
+	cargo build --release --locked
+	$(PYTHON) demo/demo.py --clamgate $(BINARY)
+
+test: setup ## format, lints, licences, documentation and all tests
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version 0.20.2
+	$(call step,cargo fmt --all --check)
+	$(call step,cargo clippy --locked --workspace --all-targets -- -D warnings)
+	$(call step,cargo clippy --locked --package clamgate --no-default-features --lib -- -D warnings)
+	$(call step,RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps)
+	$(call step,cargo deny --locked check licenses bans sources)
+	$(call step,cargo test --locked --workspace)
+
+bench: setup ## clamgate beside clamscan and clamd: time, memory, verdicts
+	cargo build --release --locked
+	$(PYTHON) benches/compare.py --clamgate $(BINARY) --corpus $(CORPUS) --db $(DB) --rounds $(ROUNDS) $(BENCH)
+
+clean: ## remove what building and setup left in this directory
+	cargo clean
+	rm -rf .venv
