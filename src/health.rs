@@ -3,7 +3,7 @@
 //! The answer comes from the process that does the work, at the moment of asking: a file could outlive it.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,10 @@ impl HealthServer {
     ///
     /// When the directory cannot be written to, or another process listens on the socket.
     pub async fn bind(path: &Path) -> io::Result<Self> {
-        if std::fs::symlink_metadata(path).is_ok() {
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and is no socket"));
+            }
             if UnixStream::connect(path).await.is_ok() {
                 let text = "another clamgate listens on it; set service.health_socket to give each its own";
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, text));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt;
 use time::OffsetDateTime;
 
-use crate::action::{self, Actions, Applied, Plan};
+use crate::action::{self, Actions, Applied, Plan, StepOutcome};
 use crate::config::ActionsConfig;
 use crate::engine::{Reason, Verdict};
 use crate::object::{FetchError, ObjectStore};
@@ -26,6 +26,8 @@ const RECORDS_AT_ONCE: usize = 8;
 
 /// The delay before the second attempt at a message; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The same for a message that is not understood: soon given up, but no busy loop on a queue without a redrive policy.
+const FIRST_RETRY_OF_NOTHING: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(15);
 
 /// Everything that the work on a message needs.
@@ -94,7 +96,7 @@ impl<S: ObjectStore> Pipeline<S> {
             }
             Err(error) => {
                 events::message_not_understood(&message, &error);
-                return Outcome::Retry(Duration::ZERO);
+                return Outcome::Retry(backoff(FIRST_RETRY_OF_NOTHING, message.receive_count, LONGEST_RETRY));
             }
         };
         let failures = futures_util::stream::iter(objects)
@@ -109,7 +111,7 @@ impl<S: ObjectStore> Pipeline<S> {
     /// Works on one record and logs how it ended; true when it is done.
     async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
         let id = ObjectId { bucket: event.bucket, key: event.key, version_id: event.version_id, etag: event.etag };
-        match self.object(id.clone(), event.size, message).await {
+        match self.object(id.clone(), event.size, event.sequencer, message).await {
             Ok(()) => true,
             Err(error) => {
                 events::object_failed(&id, message, &error);
@@ -118,7 +120,13 @@ impl<S: ObjectStore> Pipeline<S> {
         }
     }
 
-    async fn object(&self, mut id: ObjectId, size: Option<u64>, message: &Message) -> Result<(), Failure> {
+    async fn object(
+        &self,
+        mut id: ObjectId,
+        size: Option<u64>,
+        sequencer: Option<String>,
+        message: &Message,
+    ) -> Result<(), Failure> {
         let began = Instant::now();
         let queued = queued(message);
 
@@ -128,8 +136,11 @@ impl<S: ObjectStore> Pipeline<S> {
             _ => match self.store.head(&id).await {
                 Ok(info) => {
                     id.etag = info.etag.or(id.etag);
+                    id.version_id = info.version_id.or(id.version_id);
                     info.size
                 }
+                // The GET tells why.
+                Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => 0,
                 Err(error) if is_moot(&error) => {
                     events::object_gone(&id, &error);
                     return Ok(());
@@ -150,6 +161,10 @@ impl<S: ObjectStore> Pipeline<S> {
                 return Ok(());
             }
         };
+        // An event may lack the version; from here on, nothing else is meant.
+        if let Some(version_id) = info.as_ref().and_then(|info| info.version_id.clone()) {
+            id.version_id = Some(version_id);
+        }
         let fetched = Instant::now();
 
         let judged = match input {
@@ -168,9 +183,17 @@ impl<S: ObjectStore> Pipeline<S> {
             etag: id.etag.clone(),
             size,
         };
-        let scan_id = scan_id(&target, None, &judged.with.definitions.fingerprint, &judged.with.options_digest);
+        let scan_id =
+            scan_id(&target, judged.sha256.as_deref(), &judged.with.definitions.fingerprint, &judged.with.options_digest);
         let plan = action::plan(&self.policy, &id, &judged.verdict, &scan_id);
-        let object = action::Scanned { id: &id, info: info.as_deref(), unreadable, redelivered: message.receive_count > 1 };
+        let object = action::Scanned {
+            id: &id,
+            info: info.as_deref(),
+            sha256: judged.sha256.as_deref(),
+            sequencer: sequencer.as_deref(),
+            unreadable,
+            redelivered: message.receive_count > 1,
+        };
         let (applied, actions) = match self.actions.apply(&object, &plan).await {
             Ok(applied) => {
                 let actions = applied.steps.iter().map(ActionReport::from).collect();
@@ -189,7 +212,7 @@ impl<S: ObjectStore> Pipeline<S> {
             reason: judged.verdict.reason,
             detail: judged.verdict.detail,
             target,
-            sha256: judged.sha256,
+            sha256: judged.sha256.clone(),
             definitions: judged.with.definitions,
             engine: EngineVersions::current(),
             scanned_at: judged.at,
@@ -199,7 +222,7 @@ impl<S: ObjectStore> Pipeline<S> {
         for sink in &self.sinks {
             sink.deliver(&report).await?;
         }
-        self.actions.finish(&id, &applied).await?;
+        self.actions.finish(&object, &plan, &applied).await?;
         events::object_scanned(&id, &report);
         Ok(())
     }
@@ -255,11 +278,11 @@ fn moot(plan: &Plan, error: &action::ActionError) -> ActionReport {
 
 impl From<&action::Step> for ActionReport {
     fn from(step: &action::Step) -> Self {
-        Self {
-            action: step.action,
-            outcome: if step.skipped.is_some() { "skipped" } else { "done" },
-            destination: step.destination.clone(),
-            detail: step.skipped.clone(),
-        }
+        let (outcome, detail) = match &step.outcome {
+            StepOutcome::Done => ("done", None),
+            StepOutcome::Skipped(why) => ("skipped", Some(why.clone())),
+            StepOutcome::Failed(why) => ("failed", Some(why.clone())),
+        };
+        Self { action: step.action, outcome, destination: step.destination.clone(), detail }
     }
 }

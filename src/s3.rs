@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -60,6 +61,10 @@ impl fmt::Display for ObjectId {
     }
 }
 
+/// The version of objects that were written while versions were off or suspended. It is overwritten in place: only the ETag
+/// tells one content from the next.
+pub const NULL_VERSION: &str = "null";
+
 /// What S3 says about an object besides its content; a copy keeps all of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ObjectInfo {
@@ -67,6 +72,8 @@ pub struct ObjectInfo {
     pub size: u64,
     /// The ETag, without quotes.
     pub etag: Option<String>,
+    /// The version, in a bucket with versions.
+    pub version_id: Option<String>,
     /// `Content-Type`
     pub content_type: Option<String>,
     /// `Content-Disposition`
@@ -103,6 +110,7 @@ macro_rules! info_from {
                 Self {
                     size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0),
                     etag: output.e_tag().map(|etag| etag.trim_matches('"').to_owned()),
+                    version_id: text(output.version_id()).filter(|version| version != NULL_VERSION),
                     content_type: text(output.content_type()),
                     content_disposition: text(output.content_disposition()),
                     content_encoding: text(output.content_encoding()),
@@ -122,6 +130,24 @@ macro_rules! info_from {
 }
 info_from!(GetObjectOutput);
 info_from!(HeadObjectOutput);
+
+/// Looks an object up: that version, or that ETag.
+///
+/// # Errors
+///
+/// [`S3Error`]; [`S3ErrorKind::Replaced`] when the key holds another content now.
+pub async fn head(client: &Client, id: &ObjectId) -> Result<ObjectInfo, S3Error> {
+    client
+        .head_object()
+        .bucket(&id.bucket)
+        .key(&id.key)
+        .set_version_id(id.version_id.clone())
+        .set_if_match(id.if_match())
+        .send()
+        .await
+        .map(|output| ObjectInfo::from(&output))
+        .map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))
+}
 
 /// A request to S3 that failed.
 #[derive(Debug, thiserror::Error)]

@@ -11,10 +11,12 @@ mod tag;
 use aws_sdk_s3::Client;
 
 pub use policy::{Kind, Move, Plan, plan};
-pub use tag::TagError;
 
 use crate::config::{ActionsConfig, Location};
-use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+
+/// The longest key that S3 takes, in bytes.
+const LONGEST_KEY: usize = 1024;
 
 /// Carries out what the policy says.
 #[derive(Debug, Clone)]
@@ -30,6 +32,10 @@ pub struct Scanned<'a> {
     pub id: &'a ObjectId,
     /// Its headers, if they are known; looked up when they are needed.
     pub info: Option<&'a ObjectInfo>,
+    /// The SHA-256 of its content, in hexadecimal digits.
+    pub sha256: Option<&'a str>,
+    /// The event's place among those of the key.
+    pub sequencer: Option<&'a str>,
     /// Why S3 does not hand out its content, if so: then it cannot be copied either.
     pub unreadable: Option<&'static str>,
     /// Whether an earlier delivery of the same message may have done part of the work.
@@ -43,8 +49,19 @@ pub struct Step {
     pub action: &'static str,
     /// Where the object went.
     pub destination: Option<String>,
-    /// Why the step was not taken; `None` when it was.
-    pub skipped: Option<String>,
+    /// How it went.
+    pub outcome: StepOutcome,
+}
+
+/// How a step went. What a retry could mend is an [`ActionError`] instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// As planned.
+    Done,
+    /// It was not to be done after all, and why.
+    Skipped(String),
+    /// It cannot be done, and why.
+    Failed(String),
 }
 
 /// What [`Actions::apply`] did, and what [`Actions::finish`] still has to.
@@ -62,9 +79,6 @@ pub enum ActionError {
     /// S3 refused or failed.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// The tags do not fit.
-    #[error(transparent)]
-    Tag(#[from] TagError),
     /// A destination would bring the object back to the queue that it came from.
     #[error("{destination} would be scanned again: {why}")]
     Loop {
@@ -110,7 +124,8 @@ impl Actions {
         Ok(())
     }
 
-    /// Tags the object, or copies it, tagged, to its destination. The original is kept until [`Actions::finish`].
+    /// Tags the object, or copies it, tagged, to its destination. The original is kept until [`Actions::finish`]. What S3 will
+    /// never do (too many tags, too long a key) is a failed step, not an error: the verdict still has to be told.
     ///
     /// # Errors
     ///
@@ -118,60 +133,127 @@ impl Actions {
     pub async fn apply(&self, object: &Scanned<'_>, plan: &Plan) -> Result<Applied, ActionError> {
         let mut applied = Applied::default();
         if let Some(destination) = &plan.destination {
-            let action = destination.kind.name();
-            if let Some(why) = object.unreadable {
-                // Tagged where it is instead.
-                applied.steps.push(Step { action, destination: None, skipped: Some(why.to_owned()) });
-            } else {
-                self.copy(object, plan, destination).await?;
-                let place = format!("s3://{}/{}", destination.bucket, destination.key);
-                applied.steps.push(Step { action, destination: Some(place), skipped: None });
-                applied.remove_source = true;
-                return Ok(applied);
-            }
+            let outcome = self.relocate(object, plan, destination).await?;
+            applied.remove_source = outcome == StepOutcome::Done;
+            let place = format!("s3://{}/{}", destination.bucket, destination.key);
+            let destination_of = applied.remove_source.then_some(place);
+            applied.steps.push(Step { action: destination.kind.name(), destination: destination_of, outcome });
         }
-        if !plan.tags.is_empty() {
-            tag::apply(&self.client, object.id, &plan.tags, &self.config.tag_prefix).await?;
-            applied.steps.push(Step { action: "tag", destination: None, skipped: None });
+        if !plan.tags.is_empty() && !applied.remove_source {
+            let outcome = match tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await {
+                Ok(0) => StepOutcome::Failed("the object has ten tags of its own, and S3 keeps no more".to_owned()),
+                Ok(_) => StepOutcome::Done,
+                Err(error) => impossible(error)?,
+            };
+            applied.steps.push(Step { action: "tag", destination: None, outcome });
         }
         Ok(applied)
     }
 
-    /// Removes the original, if the object was copied to its destination.
+    /// Removes the original, if the object was copied to its destination. One that S3 does not let us remove (Object Lock, a
+    /// missing permission) is tagged with the verdict at least.
     ///
     /// # Errors
     ///
     /// [`ActionError::S3`]. An object that is gone or replaced is no error: the original is not there any more.
-    pub async fn finish(&self, id: &ObjectId, applied: &Applied) -> Result<(), ActionError> {
-        if applied.remove_source {
-            relocate::remove(&self.client, id).await?;
+    pub async fn finish(&self, object: &Scanned<'_>, plan: &Plan, applied: &Applied) -> Result<(), ActionError> {
+        if !applied.remove_source {
+            return Ok(());
+        }
+        if let Err(error) = relocate::remove(&self.client, object.id).await {
+            if error.kind != S3ErrorKind::Transient && !plan.tags.is_empty() {
+                tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await?;
+            }
+            return Err(error.into());
         }
         Ok(())
     }
 
-    async fn copy(&self, object: &Scanned<'_>, plan: &Plan, destination: &Move) -> Result<(), ActionError> {
-        let own = tag::of(&self.client, object.id).await?;
-        let tags = tag::merge(&own, &plan.tags, &self.config.tag_prefix)?;
-        if object.redelivered && tag::stand_on(&self.client, destination, &plan.tags).await? {
-            tracing::debug!(object = %object.id, "the copy of an earlier delivery is in place");
-            return Ok(());
+    /// Copies the object to its destination, unless that has been done, or a newer version is there.
+    async fn relocate(&self, object: &Scanned<'_>, plan: &Plan, to: &Move) -> Result<StepOutcome, ActionError> {
+        if let Some(why) = object.unreadable {
+            return Ok(StepOutcome::Skipped(why.to_owned()));
         }
+        if to.key.len() > LONGEST_KEY {
+            return Ok(StepOutcome::Failed(format!("the key at the destination would be longer than {LONGEST_KEY} bytes")));
+        }
+        // The versions of a key can be scanned in any order, but go to one place.
+        let sequencer = object.sequencer.filter(|_| object.id.version_id.is_some() && !plan.tags.is_empty());
+        let sequencer_tag = format!("{}sequencer", self.config.tag_prefix);
+        if object.redelivered || sequencer.is_some() {
+            let there = self.tags_at(to).await?;
+            if !plan.tags.is_empty() && plan.tags.iter().all(|tag| there.contains(tag)) {
+                return Ok(StepOutcome::Done);
+            }
+            let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
+            if sequencer.is_some() && there.iter().any(newer) {
+                return Ok(StepOutcome::Skipped("a newer version is there already".to_owned()));
+            }
+        }
+        let mut ours = plan.tags.clone();
+        ours.extend(sequencer.map(|sequencer| (sequencer_tag, sequencer.to_owned())));
+        match self.copy(object, to, &ours).await {
+            Ok(()) => Ok(StepOutcome::Done),
+            Err(error) => impossible(error),
+        }
+    }
+
+    async fn copy(&self, object: &Scanned<'_>, to: &Move, ours: &tag::Pairs) -> Result<(), S3Error> {
+        let (tags, _) = tag::merge(&tag::of(&self.client, object.id).await?, ours, &self.config.tag_prefix);
         let looked_up;
         let info = match object.info {
             Some(info) => info,
             None => {
-                looked_up = relocate::head(&self.client, object.id).await?;
+                looked_up = s3::head(&self.client, object.id).await?;
                 &looked_up
             }
         };
         let copy = relocate::Copy {
             id: object.id,
             info,
-            destination,
+            sha256: object.sha256,
+            destination: to,
             tags: &tags,
             kms_key_id: self.config.kms_key_id.as_deref(),
             in_parts_above: self.config.multipart_copy_bytes,
         };
-        Ok(copy.run(&self.client).await?)
+        copy.run(&self.client).await
+    }
+
+    /// The tags of what is at the destination; none if nothing is, or if we may not look.
+    async fn tags_at(&self, to: &Move) -> Result<tag::Pairs, S3Error> {
+        let id = ObjectId { bucket: to.bucket.clone(), key: to.key.clone(), version_id: None, etag: None };
+        match tag::of(&self.client, &id).await {
+            Err(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Denied | S3ErrorKind::Permanent, .. }) => Ok(Vec::new()),
+            tags => tags,
+        }
+    }
+}
+
+/// What no retry can mend is a failed step; everything else stays an error.
+fn impossible(error: S3Error) -> Result<StepOutcome, ActionError> {
+    match error.kind {
+        S3ErrorKind::Permanent | S3ErrorKind::Unsupported(_) | S3ErrorKind::NoDetails => Ok(StepOutcome::Failed(error.message)),
+        _ => Err(error.into()),
+    }
+}
+
+/// Whether one sequencer is later than another: they are hexadecimal numbers of different lengths.
+fn later(one: &str, other: &str) -> bool {
+    let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
+    (one.len(), one.to_ascii_uppercase()) > (other.len(), other.to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::later;
+
+    #[test]
+    fn sequencers_are_numbers() {
+        for (one, other, expected) in
+            [("0A", "9", true), ("10", "0F", true), ("0055", "55", false), ("aB", "AA", true), ("1", "2", false)]
+        {
+            assert_eq!(later(one, other), expected, "{one} {other}");
+        }
     }
 }

@@ -65,11 +65,11 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
     };
     Plan {
         tags: if config.tag { tags(&config.tag_prefix, verdict, scan_id) } else { Vec::new() },
-        destination: location.as_ref().map(|location| Move {
-            kind,
-            bucket: location.bucket.clone(),
-            key: format!("{}{}", location.prefix, id.key),
-        }),
+        destination: location
+            .as_ref()
+            .map(|location| Move { kind, bucket: location.bucket.clone(), key: format!("{}{}", location.prefix, id.key) })
+            // It is there already. To copy it onto itself and then to remove the original would lose it.
+            .filter(|to| to.bucket != id.bucket || to.key != id.key),
     }
 }
 
@@ -137,6 +137,12 @@ mod tests {
                 verdict(Status::Unscannable, &[], Some(Reason::LimitExceeded), Some("MaxFiles")),
                 None,
                 Some("LIMIT_EXCEEDED MaxFiles"),
+            ),
+            (
+                ActionsConfig { promote_to: Some("s3://up".parse().unwrap()), ..config() },
+                verdict(Status::Clean, &[], None, None),
+                None,
+                None,
             ),
             (config(), verdict(Status::Failed, &[], None, None), None, None),
         ] {

@@ -1,12 +1,18 @@
 //! Copies an object elsewhere with all that belongs to it, and removes the original.
 
+use std::time::Duration;
+
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption, TaggingDirective};
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{self, StalledStreamProtectionConfig};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption, TaggingDirective};
 use aws_smithy_types::DateTime;
+use aws_smithy_types::base64;
 use aws_smithy_types::date_time::Format;
 
 use super::policy::Move;
 use super::tag::{self, Pairs};
+use crate::engine::hex;
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
 /// The most parts that an upload can have.
@@ -17,20 +23,6 @@ const LEAST_PART: u64 = 5 * 1024 * 1024;
 
 /// The size of a part, unless the object needs larger ones.
 const PART: u64 = 512 * 1024 * 1024;
-
-/// Looks an object up.
-pub(super) async fn head(client: &Client, id: &ObjectId) -> Result<ObjectInfo, S3Error> {
-    client
-        .head_object()
-        .bucket(&id.bucket)
-        .key(&id.key)
-        .set_version_id(id.version_id.clone())
-        .set_if_match(id.if_match())
-        .send()
-        .await
-        .map(|output| ObjectInfo::from(&output))
-        .map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))
-}
 
 /// Removes the scanned version, or the object if its ETag is the scanned one
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>). One that is gone or replaced is left.
@@ -46,7 +38,7 @@ pub(super) async fn remove(client: &Client, id: &ObjectId) -> Result<(), S3Error
         .map_err(|error| S3Error::new("DeleteObject", &id.bucket, &id.key, &error));
     match deleted {
         Err(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Replaced, .. }) => {
-            tracing::info!(object = %id, "the original was removed or replaced by somebody else");
+            tracing::info!(bucket = id.bucket, key = id.key, "the original was removed or replaced by somebody else");
             Ok(())
         }
         deleted => deleted.map(|_| ()),
@@ -57,6 +49,8 @@ pub(super) async fn remove(client: &Client, id: &ObjectId) -> Result<(), S3Error
 pub(super) struct Copy<'a> {
     pub(super) id: &'a ObjectId,
     pub(super) info: &'a ObjectInfo,
+    /// The SHA-256 of what was scanned, in hexadecimal digits.
+    pub(super) sha256: Option<&'a str>,
     pub(super) destination: &'a Move,
     pub(super) tags: &'a Pairs,
     pub(super) kms_key_id: Option<&'a str>,
@@ -88,8 +82,11 @@ impl Copy<'_> {
     /// CopyObject takes metadata and content headers along by itself.
     async fn at_once(&self, client: &Client) -> Result<(), S3Error> {
         let (encryption, key) = self.encryption();
-        client
+        // An ETag can be an MD5, and two contents can be made to have the same: the copy's SHA-256 tells them apart.
+        let expected = if self.id.version_id.is_none() { self.sha256 } else { None };
+        let copied = client
             .copy_object()
+            .set_checksum_algorithm(expected.map(|_| ChecksumAlgorithm::Sha256))
             .copy_source(self.id.copy_source())
             .set_copy_source_if_match(self.condition())
             .bucket(&self.destination.bucket)
@@ -101,10 +98,34 @@ impl Copy<'_> {
             .set_ssekms_key_id(key)
             .set_bucket_key_enabled(self.info.bucket_key)
             .set_website_redirect_location(self.info.website_redirect.clone())
+            .customize()
+            .config_override(patient())
             .send()
             .await
-            .map(|_| ())
-            .map_err(|error| S3Error::new("CopyObject", &self.id.bucket, &self.id.key, &error))
+            .map_err(|error| S3Error::new("CopyObject", &self.id.bucket, &self.id.key, &error))?;
+        let found = copied.copy_object_result().and_then(|result| result.checksum_sha256());
+        match (expected, found) {
+            (Some(expected), Some(found)) if is_another(expected, found) => self.undo(client, copied.version_id()).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a copy that is not of what was scanned.
+    async fn undo(&self, client: &Client, version_id: Option<&str>) -> Result<(), S3Error> {
+        let copy = ObjectId {
+            bucket: self.destination.bucket.clone(),
+            key: self.destination.key.clone(),
+            version_id: version_id.map(str::to_owned),
+            etag: None,
+        };
+        remove(client, &copy).await?;
+        Err(S3Error {
+            operation: "CopyObject",
+            bucket: self.id.bucket.clone(),
+            key: self.id.key.clone(),
+            kind: S3ErrorKind::Replaced,
+            message: "another content with the same ETag took the object's place".to_owned(),
+        })
     }
 
     /// A multipart upload starts from nothing: everything has to be said again.
@@ -158,6 +179,8 @@ impl Copy<'_> {
                 .key(key)
                 .upload_id(upload_id)
                 .part_number(number)
+                .customize()
+                .config_override(patient())
                 .send()
                 .await
                 .map_err(|error| S3Error::new("UploadPartCopy", &self.id.bucket, &self.id.key, &error))?;
@@ -170,14 +193,32 @@ impl Copy<'_> {
             .key(key)
             .upload_id(upload_id)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .customize()
+            .config_override(patient())
             .send()
             .await
             .map_err(|error| S3Error::new("CompleteMultipartUpload", bucket, key, &error))?;
         // Servers other than S3 may ignore the tags that CreateMultipartUpload was given.
         let version_id = completed.version_id;
         let copy = ObjectId { bucket: bucket.clone(), key: key.clone(), version_id, etag: None };
-        tag::put(client, &copy, self.tags).await
+        match tag::put(client, &copy, self.tags).await {
+            // Somebody has taken it from there already.
+            Err(S3Error { kind: S3ErrorKind::Gone, .. }) => Ok(()),
+            tagged => tagged,
+        }
     }
+}
+
+/// Whether S3's checksum of a copy shows another content than was scanned. A checksum of checksums (`…-3`) shows nothing.
+fn is_another(scanned_hex: &str, copied_base64: &str) -> bool {
+    base64::decode(copied_base64).is_ok_and(|copied| hex(&copied) != scanned_hex)
+}
+
+/// S3 answers these requests when it has copied everything, which takes minutes for large objects.
+fn patient() -> config::Builder {
+    config::Builder::new()
+        .timeout_config(TimeoutConfig::builder().read_timeout(Duration::from_mins(15)).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
 }
 
 /// The first and last byte of each part.
@@ -189,6 +230,15 @@ fn ranges(size: u64, part: u64) -> impl Iterator<Item = (u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two contents can be made to have one MD5: by ETag alone, the second took the first one's verdict.
+    #[test]
+    fn a_second_content_with_the_same_etag_was_promoted() {
+        let scanned = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(!is_another(scanned, "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="));
+        assert!(is_another(scanned, "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="));
+        assert!(!is_another(scanned, "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=-3"));
+    }
 
     #[test]
     fn parts_cover_everything_once() {

@@ -4,70 +4,58 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{Tag, Tagging};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::ActionError;
-use super::policy::Move;
-use crate::s3::{ObjectId, S3Error, S3ErrorKind};
+use super::Scanned;
+use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 
 /// The most tags that S3 keeps for an object.
 const MOST_TAGS: usize = 10;
 
-/// Tags that do not fit.
-#[derive(Debug, thiserror::Error)]
-#[error("the object has {own} tags of its own; with {added} more there would be more than S3's {MOST_TAGS}")]
-pub struct TagError {
-    own: usize,
-    added: usize,
-}
-
 /// Name and value.
 pub(super) type Pairs = Vec<(String, String)>;
 
-/// Writes the tags beside those that the object has, to the version that was scanned.
+/// Writes the tags beside those that the object has, to the version that was scanned, and says how many found room.
 ///
 /// S3 knows no condition for tags. In a bucket without versions the ETag is looked at before and after; if the object was
-/// replaced in between, the new one loses the tags again, which say nothing about it.
-pub(super) async fn apply(client: &Client, id: &ObjectId, tags: &Pairs, prefix: &str) -> Result<(), ActionError> {
-    let has_versions = id.version_id.is_some();
-    if !has_versions {
-        unchanged(client, id).await?;
+/// replaced in between, the new one loses the tags again, which say nothing about it. So it does on a redelivery, for the
+/// case that the earlier one got no further.
+pub(super) async fn apply(client: &Client, object: &Scanned<'_>, tags: &Pairs, prefix: &str) -> Result<usize, S3Error> {
+    let id = object.id;
+    if id.version_id.is_some() {
+        let (merged, fit) = merge(&of(client, id).await?, tags, prefix);
+        put(client, id, &merged).await?;
+        return Ok(fit);
     }
-    let own = of(client, id).await?;
-    put(client, id, &merge(&own, tags, prefix)?).await?;
-    if !has_versions && let Err(error) = unchanged(client, id).await {
+    if let Err(error) = unchanged(client, id).await {
+        if error.kind == S3ErrorKind::Replaced && object.redelivered {
+            take_back(client, id, tags, prefix).await?;
+        }
+        return Err(error);
+    }
+    let (merged, fit) = merge(&of(client, id).await?, tags, prefix);
+    put(client, id, &merged).await?;
+    if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced {
             take_back(client, id, tags, prefix).await?;
         }
-        return Err(error.into());
+        return Err(error);
     }
-    Ok(())
+    Ok(fit)
 }
 
-/// The object's own tags and ours, ours instead of those of an earlier scan.
-pub(super) fn merge(own: &Pairs, ours: &Pairs, prefix: &str) -> Result<Pairs, TagError> {
+/// The object's own tags and as many of ours as there is room for, the first ones first; instead of those of an earlier scan.
+pub(super) fn merge(own: &Pairs, ours: &Pairs, prefix: &str) -> (Pairs, usize) {
     let mut tags = without(own, prefix);
-    let kept = tags.len();
-    tags.extend(ours.iter().cloned());
-    if tags.len() > MOST_TAGS { Err(TagError { own: kept, added: ours.len() }) } else { Ok(tags) }
+    let fit = MOST_TAGS.saturating_sub(tags.len()).min(ours.len());
+    tags.extend(ours.iter().take(fit).cloned());
+    (tags, fit)
 }
 
 /// The tags without those that a scan wrote.
 fn without(tags: &Pairs, prefix: &str) -> Pairs {
-    let is_ours = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id"));
+    let is_ours = |name: &str| {
+        name.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "sequencer"))
+    };
     tags.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
-}
-
-/// Whether the destination already has an object with all of these tags: the copy that an earlier delivery made.
-pub(super) async fn stand_on(client: &Client, destination: &Move, tags: &Pairs) -> Result<bool, S3Error> {
-    if tags.is_empty() {
-        return Ok(false);
-    }
-    let id = ObjectId { bucket: destination.bucket.clone(), key: destination.key.clone(), version_id: None, etag: None };
-    match of(client, &id).await {
-        Ok(found) => Ok(tags.iter().all(|tag| found.contains(tag))),
-        // Without permission to look, the copy is simply made again.
-        Err(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Denied, .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// The object's tags.
@@ -112,8 +100,7 @@ pub(super) async fn put(client: &Client, id: &ObjectId, tags: &Pairs) -> Result<
 
 /// Fails with [`S3ErrorKind::Replaced`] or [`S3ErrorKind::Gone`] when the key no longer holds what was scanned.
 async fn unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error> {
-    let head = client.head_object().bucket(&id.bucket).key(&id.key).set_if_match(id.if_match()).send().await;
-    match head.map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error)) {
+    match s3::head(client, id).await {
         Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => listed_unchanged(client, id).await,
         head => head.map(|_| ()),
     }
@@ -141,7 +128,7 @@ async fn listed_unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error>
 
 /// Removes our tags from an object that replaced the scanned one, unless a scan of its own has tagged it since.
 async fn take_back(client: &Client, id: &ObjectId, tags: &Pairs, prefix: &str) -> Result<(), S3Error> {
-    tracing::info!(object = %id, "replaced while it was tagged: taking the tags back");
+    tracing::info!(bucket = id.bucket, key = id.key, "replaced while it was tagged: taking the tags back");
     let found = match of(client, id).await {
         Err(S3Error { kind: S3ErrorKind::Gone, .. }) => return Ok(()),
         found => found?,
@@ -167,16 +154,20 @@ mod tests {
     #[test]
     fn own_tags_stay_and_earlier_verdicts_go() {
         let own = pairs(&[("team", "a b"), ("p-status", "CLEAN"), ("p-detail", "x"), ("p-other", "kept")]);
-        let merged = merge(&own, &pairs(&[("p-status", "INFECTED"), ("p-scan-id", "1")]), "p-").unwrap();
+        let (merged, fit) = merge(&own, &pairs(&[("p-status", "INFECTED"), ("p-scan-id", "1")]), "p-");
         assert_eq!(merged, pairs(&[("team", "a b"), ("p-other", "kept"), ("p-status", "INFECTED"), ("p-scan-id", "1")]));
+        assert_eq!(fit, 2);
     }
 
     #[test]
-    fn the_eleventh_tag_is_a_clear_error() {
-        let own: Pairs = (0..9).map(|n| (format!("t{n}"), String::new())).collect();
-        assert!(merge(&own, &pairs(&[("p-status", "CLEAN")]), "p-").is_ok());
-        let error = merge(&own, &pairs(&[("p-status", "CLEAN"), ("p-scan-id", "1")]), "p-").unwrap_err();
-        assert_eq!(error.to_string(), "the object has 9 tags of its own; with 2 more there would be more than S3's 10");
+    fn no_more_than_ten_and_the_status_first() {
+        for (own, fit) in [(7, 3), (8, 2), (9, 1), (10, 0)] {
+            let own: Pairs = (0..own).map(|n| (format!("t{n}"), String::new())).collect();
+            let ours = pairs(&[("p-status", "CLEAN"), ("p-detail", "d"), ("p-scan-id", "1")]);
+            let (merged, found) = merge(&own, &ours, "p-");
+            assert_eq!((merged.len(), found), (10, fit));
+            assert_eq!(merged.contains(&ours[0]), fit > 0);
+        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ use crate::report::{Sink, SqsSink};
 use crate::scan::{Backend, Budget, Pool, Scratch, Warm};
 use crate::shutdown::{Shutdown, Terminate};
 
+/// How long giving messages back may take after the grace period.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
 /// What a worker thread of the runtime may still hold when the service has drained.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -132,7 +135,10 @@ async fn until_stopped(config: &Config, state: &State) -> Result<bool> {
     let work = async {
         let Some(warm) = start_engine(config, state, scratch.path().to_owned()).await? else { return Ok(()) };
         let _ = state.warm.set(Arc::clone(&warm));
-        let (consumer, pipeline) = assemble(config, &warm, scratch.path().to_owned()).await?;
+        let (consumer, pipeline) = tokio::select! {
+            parts = assemble(config, &warm, scratch.path().to_owned()) => parts?,
+            () = stop.cancelled() => return Ok(()),
+        };
         let _ = state.pool.set(Arc::clone(&pipeline.pool));
         let consumer = Arc::new(consumer);
         let _ = state.consumer.set(Arc::clone(&consumer));
@@ -160,10 +166,16 @@ async fn until_stopped(config: &Config, state: &State) -> Result<bool> {
             }
         }
     };
+    let last_calls = async {
+        abandon.cancelled().await;
+        tokio::time::sleep(LAST_CALLS).await;
+        tracing::warn!("not all messages could be given back; they return when their visibility ends");
+    };
     let ended = tokio::select! {
         ended = work => ended.map(|()| true),
         () = signals => Ok(false),
         _ = second_signal => Ok(false),
+        () = last_calls => Ok(true),
     };
     answering.cancel();
     let _ = health.await;
@@ -202,7 +214,7 @@ async fn start_engine(config: &Config, state: &State, scratch: PathBuf) -> Resul
 }
 
 fn freshclam(config: &Config) -> Freshclam {
-    Freshclam::new(config.definitions.freshclam.clone(), config.definitions.dir.clone())
+    Freshclam::new(config.definitions.freshclam.clone(), config.definitions.dir.clone(), config.required_databases())
 }
 
 /// Connects the parts, after checking that queue and destinations can be used.
@@ -216,6 +228,14 @@ async fn assemble(
     let queue_url = config.queue.url.clone().context("queue.url is not set")?;
     let queue = SqsQueue::new(sqs.clone(), queue_url, Duration::from_secs(config.queue.wait_secs.into()));
     let arn = queue.arn().await.context("cannot use queue.url")?;
+    if !queue.has_redrive_policy().await.context("cannot use queue.url")? {
+        tracing::warn!("the queue has no redrive policy: a message that cannot be worked off comes back for ever");
+    }
+    if let Some(url) = &config.report.queue_url {
+        let reports =
+            SqsQueue::new(sqs.clone(), url.clone(), Duration::ZERO).arn().await.context("cannot use report.queue_url")?;
+        anyhow::ensure!(reports != arn, "report.queue_url is the queue that the events come from");
+    }
     let actions = Actions::new(s3.clone(), config.actions.clone());
     actions.check_destinations(&arn).await?;
     let pool = Pool::new(Arc::clone(warm) as Arc<dyn Backend>, config.threads()).context("cannot start scan threads")?;

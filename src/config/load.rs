@@ -50,7 +50,16 @@ pub fn load(
     // Path -> the variable's name and raw text, for messages and for a second try as plain text.
     let mut from_environment = BTreeMap::new();
     for (name, text) in environment {
-        let Some(path) = name.strip_prefix(ENV_PREFIX).filter(|rest| rest.contains("__")) else { continue };
+        let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
+        if !path.contains("__") {
+            // Kubernetes sets CLAMGATE_SERVICE_… and CLAMGATE_PORT_… beside a service of that name.
+            let of_section = |section: &str| path.strip_prefix(section).is_some_and(|rest| rest.starts_with('_'));
+            let sections = ["DEFINITIONS", "SCAN", "LIMITS", "QUEUE", "ACTIONS", "REPORT", "LOG"];
+            if let Some(section) = sections.into_iter().find(|section| of_section(section)) {
+                problems.push(format!("{name}: two underscores go between section and field ({ENV_PREFIX}{section}__…)"));
+            }
+            continue;
+        }
         let path = path.to_lowercase().replace("__", ".");
         let typed = toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut parsed| parsed.remove("v"));
         let value =
@@ -182,14 +191,23 @@ mod tests {
             ("CLAMGATE_QUEUE__WAIT_SECS", "21"),
             ("CLAMGATE_QUEUE__RECEIVERS", "some"),
             ("CLAMGATE_LIMITS__MAX_FILES", "0"),
+            ("CLAMGATE_ACTIONS_QUARANTINE_TO", "s3://bad"),
+            ("CLAMGATE_SERVICE_HOST", "10.0.0.1"),
         ]);
         let ConfigError(problems) = load(Some(file.path()), variables, vec![]).unwrap_err();
-        for expected in
-            ["nonsense", "threds", "scan.threads", "s3://bucket/prefix/", "wait_secs", "CLAMGATE_QUEUE__RECEIVERS", "max_files"]
-        {
+        for expected in [
+            "nonsense",
+            "threds",
+            "scan.threads",
+            "s3://bucket/prefix/",
+            "wait_secs",
+            "CLAMGATE_QUEUE__RECEIVERS",
+            "max_files",
+            "CLAMGATE_ACTIONS__",
+        ] {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
         }
-        assert_eq!(problems.len(), 7, "{problems:#?}");
+        assert_eq!(problems.len(), 8, "{problems:#?}");
     }
 
     #[test]

@@ -15,6 +15,15 @@ pub struct Location {
     pub prefix: String,
 }
 
+impl Location {
+    /// Whether a key can lie in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let nested = self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix);
+        self.bucket == other.bucket && nested
+    }
+}
+
 impl FromStr for Location {
     type Err = String;
 
@@ -54,6 +63,18 @@ impl fmt::Display for Location {
 #[cfg(test)]
 mod tests {
     use super::Location;
+
+    #[test]
+    fn overlaps() {
+        for (one, other, overlap) in [
+            ("s3://b", "s3://b/x/", true),
+            ("s3://b/x/", "s3://b/y/", false),
+            ("s3://b/x/", "s3://b/x/y/", true),
+            ("s3://a", "s3://b", false),
+        ] {
+            assert_eq!(one.parse::<Location>().unwrap().overlaps(&other.parse().unwrap()), overlap, "{one} {other}");
+        }
+    }
 
     #[test]
     fn locations() {

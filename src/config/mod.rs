@@ -45,6 +45,9 @@ pub struct DefinitionsConfig {
     pub dir: PathBuf,
     /// How often the directory is looked at for a change; 0 for never (SIGHUP still reloads).
     pub poll_secs: u64,
+    /// The signed databases that must be there for the definitions to be complete, such as `["daily", "main"]`. Unset: these
+    /// two if this process runs freshclam, else none.
+    pub required: Option<Vec<String>>,
     /// A file that the definitions must detect before they are used, instead of EICAR.
     pub canary: Option<PathBuf>,
     /// Whether signatures of potentially unwanted applications are used.
@@ -187,6 +190,7 @@ impl Default for DefinitionsConfig {
         Self {
             dir: "/var/lib/clamav".into(),
             poll_secs: 60,
+            required: None,
             canary: None,
             pua: false,
             certs_dir: None,
@@ -270,18 +274,28 @@ impl Config {
             (10..=43_200).contains(&queue.visibility_timeout_secs),
             "queue.visibility_timeout_secs must be between 10 and 43200",
         );
-        require(queue.wait_secs <= 20, "queue.wait_secs must be at most 20 (SQS's own bound)");
+        require(
+            (1..=20).contains(&queue.wait_secs),
+            "queue.wait_secs must be between 1 and 20: without waiting, an empty queue costs time and money",
+        );
         require(
             actions.multipart_copy_bytes >= 5 * MIB && actions.multipart_copy_bytes <= 5 * GIB,
             "actions.multipart_copy_bytes must be between 5 MiB and 5 GiB (the bounds of S3's UploadPartCopy and CopyObject)",
         );
+        let nested = match (&actions.promote_to, &actions.quarantine_to) {
+            (Some(promote), Some(quarantine)) => promote.overlaps(quarantine),
+            _ => false,
+        };
         require(
-            actions.promote_to.is_none() || actions.promote_to != actions.quarantine_to,
-            "actions.promote_to and actions.quarantine_to must differ",
+            !nested,
+            "actions.promote_to and actions.quarantine_to must not lie one in the other: a key could choose its place",
         );
+        let tag_alphabet = |c: char| c.is_ascii_alphanumeric() || " +-=._:/@".contains(c);
         require(
-            !actions.tag_prefix.is_empty() && actions.tag_prefix.len() <= 64 && !actions.tag_prefix.starts_with("aws:"),
-            "actions.tag_prefix must have 1 to 64 characters and must not begin with aws:",
+            (1..=64).contains(&actions.tag_prefix.len())
+                && !actions.tag_prefix.starts_with("aws:")
+                && actions.tag_prefix.chars().all(tag_alphabet),
+            "actions.tag_prefix must have 1 to 64 characters of A-Z a-z 0-9 + - = . _ : / @ or space, and must not begin with aws:",
         );
         require(
             self.report.queue_url.is_none() || self.report.queue_url != queue.url,
@@ -291,6 +305,14 @@ impl Config {
         require(freshclam.interval_secs >= 60, "definitions.freshclam.interval_secs must be at least 60");
         require(freshclam.timeout_secs >= 1, "definitions.freshclam.timeout_secs must be at least 1");
         problems
+    }
+
+    /// The databases that must be there, in effect.
+    #[must_use]
+    pub fn required_databases(&self) -> Vec<String> {
+        let by_default =
+            || if self.definitions.freshclam.enabled { vec!["daily".to_owned(), "main".to_owned()] } else { Vec::new() };
+        self.definitions.required.clone().unwrap_or_else(by_default)
     }
 
     /// The number of scan threads in effect.

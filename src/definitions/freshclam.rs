@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ReloadHandle;
 use crate::config::FreshclamConfig;
-use crate::engine::Snapshot;
+use crate::engine::{LoadError, Snapshot};
 
 /// How many lines of freshclam's output are kept for the log when a run changed nothing and failed.
 const LINES_KEPT: usize = 20;
@@ -23,6 +23,7 @@ const LINES_KEPT: usize = 20;
 pub struct Freshclam {
     config: FreshclamConfig,
     dir: PathBuf,
+    required: Vec<String>,
 }
 
 /// What a run did to the directory.
@@ -37,10 +38,10 @@ pub enum Update {
 }
 
 impl Freshclam {
-    /// An updater of the databases in `dir`.
+    /// An updater of the databases in `dir`, which are complete with the `required` ones.
     #[must_use]
-    pub fn new(config: FreshclamConfig, dir: PathBuf) -> Self {
-        Self { config, dir }
+    pub fn new(config: FreshclamConfig, dir: PathBuf, required: Vec<String>) -> Self {
+        Self { config, dir, required }
     }
 
     /// Runs again and again until `stop`, and asks for a reload after each run that changed something.
@@ -61,19 +62,39 @@ impl Freshclam {
         }
     }
 
-    /// Runs until there is a database, for a first start with an empty directory. Waits a minute after each failure.
+    /// Runs until the databases are complete, for a first start with an empty directory. Waits a minute after each failure.
     pub async fn first_download(&self) {
-        while !super::exist(&self.dir) {
-            tracing::info!(dir = %self.dir.display(), "no definitions yet; freshclam fetches them");
+        while let Err(missing) = self.complete() {
+            tracing::info!(missing = missing.to_string(), "freshclam fetches the definitions");
             self.update().await;
-            if !super::exist(&self.dir) {
+            if self.complete().is_err() {
                 tokio::time::sleep(Duration::from_mins(1)).await;
+            }
+        }
+    }
+
+    fn complete(&self) -> Result<(), LoadError> {
+        Snapshot::take(&self.dir)?.require(&self.required)
+    }
+
+    /// Removes what killed runs left in the directory: `tmp.` and ten characters (`libfreshclam.c: fc_prune_database_directory`
+    /// knows nothing of them). A running freshclam's is younger.
+    fn sweep(&self) {
+        let old = Duration::from_secs(self.config.timeout_secs).max(Duration::from_hours(1)) * 2;
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_left = name.len() == 14 && name.as_encoded_bytes().starts_with(b"tmp.");
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+            if is_left && age.is_some_and(|age| age > old) {
+                let removed = std::fs::remove_dir_all(entry.path());
+                tracing::info!(dir = %entry.path().display(), ok = removed.is_ok(), "removing what a killed freshclam left");
             }
         }
     }
 
     /// Runs freshclam once and looks at what it did. The child is killed when the future is dropped.
     pub async fn update(&self) -> Update {
+        self.sweep();
         let before = Snapshot::take(&self.dir).ok();
         let (status, lines) = self.spawn().await;
         let changed = Snapshot::take(&self.dir).ok() != before;

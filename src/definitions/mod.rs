@@ -4,7 +4,6 @@
 
 mod freshclam;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,10 +114,4 @@ impl Keeper {
             Err(error) => tracing::error!(error = error.to_string(), "the reload panicked; the engine in use stays"),
         }
     }
-}
-
-/// Whether there is any database to load.
-#[must_use]
-pub fn exist(dir: &Path) -> bool {
-    Snapshot::take(dir).is_ok()
 }

@@ -46,6 +46,7 @@ pub struct EngineBuilder {
     all_match: bool,
     canary: Canary,
     certs_dir: Option<PathBuf>,
+    required: Vec<String>,
 }
 
 /// What decides a verdict besides the definitions, in the order that the digest needs.
@@ -76,6 +77,7 @@ impl EngineBuilder {
             all_match: true,
             canary: Canary::Eicar,
             certs_dir: None,
+            required: Vec::new(),
         }
     }
 
@@ -128,6 +130,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets which signed databases must be there (`daily`, `main`) for the definitions to be complete.
+    #[must_use]
+    pub fn required(mut self, names: Vec<String>) -> Self {
+        self.required = names;
+        self
+    }
+
     /// Loads, compiles and proves an engine. For a production database this takes some ten seconds and 1.1 GB of memory.
     ///
     /// # Errors
@@ -136,6 +145,7 @@ impl EngineBuilder {
     pub fn load(&self, database: &Path) -> Result<Engine, LoadError> {
         handle::initialise().map_err(LoadError::Initialise)?;
         let snapshot = Snapshot::take(database)?;
+        snapshot.require(&self.required)?;
         let handle = EngineHandle::new().ok_or_else(|| LoadError::Initialise("not enough memory".to_owned()))?;
         self.configure(&handle)?;
         callbacks::register(handle.as_ptr());

@@ -128,6 +128,25 @@ impl Snapshot {
         Ok(hex(&digest.finalize()))
     }
 
+    /// Checks that there is a signed database of each of these names (`daily`, `main`): freshclam can leave some out, and exit
+    /// with 0 the next time.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Incomplete`] names the first that is missing.
+    pub fn require(&self, names: &[String]) -> Result<(), LoadError> {
+        let is_there = |name: &String| {
+            self.files.iter().any(|stamp| {
+                stamp.path.file_stem().is_some_and(|stem| stem == name.as_str())
+                    && ending(&stamp.path).is_some_and(|ending| SIGNED.contains(&ending))
+            })
+        };
+        match names.iter().find(|name| !is_there(name)) {
+            Some(name) => Err(LoadError::Incomplete { path: self.path.clone(), name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// The directory or file that was looked at.
     #[must_use]
     pub fn path(&self) -> &Path {

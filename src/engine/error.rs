@@ -20,6 +20,14 @@ pub enum LoadError {
     /// The directory holds no file that libclamav would load.
     #[error("no signature database in {}; run freshclam, or name another directory", .0.display())]
     NoDatabase(PathBuf),
+    /// A database without which the definitions are not complete is missing.
+    #[error("the database {name} is missing in {}; an update was left unfinished, or definitions.required names too much", path.display())]
+    Incomplete {
+        /// The directory.
+        path: PathBuf,
+        /// The missing database, without its ending.
+        name: String,
+    },
     /// libclamav refused an option.
     #[error("libclamav refused the option {option} = {value}: {message}")]
     Option {

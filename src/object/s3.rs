@@ -5,7 +5,7 @@ use std::io;
 use aws_sdk_s3::Client;
 
 use super::{FetchError, ObjectStore};
-use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
 /// Fetches from S3 by version, or on the condition that the ETag is the event's.
 #[derive(Debug, Clone)]
@@ -23,16 +23,7 @@ impl S3Store {
 
 impl ObjectStore for S3Store {
     async fn head(&self, id: &ObjectId) -> Result<ObjectInfo, S3Error> {
-        self.client
-            .head_object()
-            .bucket(&id.bucket)
-            .key(&id.key)
-            .set_version_id(id.version_id.clone())
-            .set_if_match(id.if_match())
-            .send()
-            .await
-            .map(|output| ObjectInfo::from(&output))
-            .map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))
+        s3::head(&self.client, id).await
     }
 
     async fn fetch(

@@ -29,22 +29,21 @@ pub struct Consumer<Q> {
     receivers: usize,
     visibility: Duration,
     room: Arc<Semaphore>,
-    capacity: usize,
+    handlers: TaskTracker,
 }
 
 impl<Q: Queue> Consumer<Q> {
     /// A consumer of at most `max_in_flight` messages at once.
     #[must_use]
     pub fn new(queue: Q, receivers: usize, max_in_flight: usize, visibility: Duration) -> Self {
-        let capacity = max_in_flight.max(1);
-        let room = Arc::new(Semaphore::new(capacity));
-        Self { queue: Arc::new(queue), receivers: receivers.max(1), visibility, room, capacity }
+        let room = Arc::new(Semaphore::new(max_in_flight.max(1)));
+        Self { queue: Arc::new(queue), receivers: receivers.max(1), visibility, room, handlers: TaskTracker::new() }
     }
 
     /// How many messages are in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.capacity - self.room.available_permits()
+        self.handlers.len()
     }
 
     /// Receives until `stop`, then waits for the handlers under way. At `abandon`, those still running are dropped and their
@@ -55,7 +54,6 @@ impl<Q: Queue> Consumer<Q> {
         F: Future<Output = Outcome> + Send + 'static,
     {
         let acknowledger = Acknowledger::start(Arc::clone(&self.queue));
-        let handlers = TaskTracker::new();
         let receivers = TaskTracker::new();
         for _ in 0..self.receivers {
             let receiver = Receiver {
@@ -63,7 +61,7 @@ impl<Q: Queue> Consumer<Q> {
                 room: Arc::clone(&self.room),
                 visibility: self.visibility,
                 acknowledger: acknowledger.clone(),
-                handlers: handlers.clone(),
+                handlers: self.handlers.clone(),
                 stop: stop.clone(),
                 abandon: abandon.clone(),
             };
@@ -71,8 +69,8 @@ impl<Q: Queue> Consumer<Q> {
         }
         receivers.close();
         receivers.wait().await;
-        handlers.close();
-        handlers.wait().await;
+        self.handlers.close();
+        self.handlers.wait().await;
     }
 }
 

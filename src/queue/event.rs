@@ -3,6 +3,8 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use crate::s3::NULL_VERSION;
+
 /// What to do about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -134,7 +136,7 @@ impl Record {
             bucket: bucket.name,
             key,
             // The null version of a bucket whose versioning is suspended is overwritten in place: only its ETag pins it.
-            version_id: known(object.version_id).filter(|version| version != "null"),
+            version_id: known(object.version_id).filter(|version| version != NULL_VERSION),
             etag: known(object.etag).map(|etag| etag.trim_matches('"').to_owned()),
             size: object.size,
             sequencer: known(object.sequencer),

@@ -57,7 +57,10 @@ impl<Q> Drop for Lease<Q> {
 async fn heartbeat<Q: Queue>(queue: Arc<Q>, message_id: String, receipt: String, visibility: Duration) {
     loop {
         tokio::time::sleep(visibility / 3).await;
-        match queue.set_visibility(&receipt, visibility).await {
+        // A request that hangs must not take the time of the next ones.
+        let extended = tokio::time::timeout(visibility / 4, queue.set_visibility(&receipt, visibility)).await;
+        let hung = QueueError { operation: "ChangeMessageVisibility", message: "no answer in time".to_owned(), lost: false };
+        match extended.unwrap_or(Err(hung)) {
             Ok(()) => tracing::debug!(message_id, "extended the visibility"),
             Err(error @ QueueError { lost: true, .. }) => {
                 tracing::warn!(message_id, %error, "the message is no longer ours; somebody else may work on it too");

@@ -30,20 +30,26 @@ impl SqsQueue {
     ///
     /// [`QueueError`], above all when the queue does not exist or `sqs:GetQueueAttributes` is denied.
     pub async fn arn(&self) -> Result<String, QueueError> {
-        let output = self
-            .client
-            .get_queue_attributes()
-            .queue_url(&self.url)
-            .attribute_names(QueueAttributeName::QueueArn)
-            .send()
-            .await
-            .map_err(|error| QueueError::new("GetQueueAttributes", &error))?;
-        let arn = output.attributes().and_then(|attributes| attributes.get(&QueueAttributeName::QueueArn)).cloned();
-        arn.ok_or_else(|| QueueError {
+        self.attribute(QueueAttributeName::QueueArn).await?.ok_or_else(|| QueueError {
             operation: "GetQueueAttributes",
             message: "no QueueArn in the answer".to_owned(),
             lost: false,
         })
+    }
+
+    /// Whether messages that are received too often go to a dead-letter queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqsQueue::arn`].
+    pub async fn has_redrive_policy(&self) -> Result<bool, QueueError> {
+        Ok(self.attribute(QueueAttributeName::RedrivePolicy).await?.is_some())
+    }
+
+    async fn attribute(&self, name: QueueAttributeName) -> Result<Option<String>, QueueError> {
+        let request = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(name.clone());
+        let output = request.send().await.map_err(|error| QueueError::new("GetQueueAttributes", &error))?;
+        Ok(output.attributes.and_then(|mut attributes| attributes.remove(&name)))
     }
 }
 

@@ -129,17 +129,17 @@ impl Timings {
 pub struct ActionReport {
     /// `tag`, `promote` or `quarantine`.
     pub action: &'static str,
-    /// `done`, or `skipped` with a detail.
+    /// `done`; `skipped` or `failed` with a detail.
     pub outcome: &'static str,
     /// Where the object is now, when it was moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// Why it was skipped.
+    /// Why it was skipped or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// A digest of what was scanned (bucket, key, version or ETag), with which definitions and options, in 32 hexadecimal digits.
+/// A digest of what was scanned (bucket, key, version, or else ETag and content), with which definitions and options, in 32 hexadecimal digits.
 #[must_use]
 pub fn scan_id(target: &Target, sha256: Option<&str>, fingerprint: &str, options_digest: &str) -> String {
     let mut digest = Sha256::new();
@@ -154,8 +154,11 @@ pub fn scan_id(target: &Target, sha256: Option<&str>, fingerprint: &str, options
             add(key);
             match (version_id, etag) {
                 (Some(version), _) => add(version),
-                (None, Some(etag)) => add(etag),
-                (None, None) => add(""),
+                // An ETag can be an MD5, which two contents can share.
+                (None, etag) => {
+                    add(etag.as_deref().unwrap_or(""));
+                    add(sha256.unwrap_or(""));
+                }
             }
         }
         Target::File { path, .. } => {
@@ -242,6 +245,12 @@ mod tests {
         {
             assert_ne!(first, id(&other), "{other:?}");
         }
+        let unversioned = s3("b", "k", None, "e");
+        assert_ne!(
+            scan_id(&unversioned, Some("1"), "f", "o"),
+            scan_id(&unversioned, Some("2"), "f", "o"),
+            "one MD5, two contents"
+        );
         assert_ne!(first, scan_id(&s3("b", "k", Some("v"), "e"), None, "f2", "o"));
         assert_ne!(first, scan_id(&s3("b", "k", Some("v"), "e"), None, "f", "o2"));
     }

@@ -28,8 +28,11 @@ impl Scratch {
     pub fn create(parent: &Path) -> io::Result<Self> {
         sweep(parent)?;
         let dir = tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)?;
-        let lock = File::create(dir.path().join(LOCK))?;
+        // Locked before it gets its name: another process's sweep must never see it without our lock.
+        let unnamed = dir.path().join("lock.new");
+        let lock = File::create(&unnamed)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        fs::rename(unnamed, dir.path().join(LOCK))?;
         Ok(Self { dir, _lock: lock })
     }
 
@@ -43,8 +46,7 @@ impl Scratch {
 /// Removes abandoned scratch directories: ours by name and owner, with a lock that nobody holds.
 fn sweep(parent: &Path) -> io::Result<()> {
     let user = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
+    for entry in fs::read_dir(parent)?.flatten() {
         if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
@@ -70,6 +72,22 @@ fn sweep(parent: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Between the lock file's creation and its lock, another process took it for abandoned.
+    #[test]
+    fn a_sweep_removed_a_directory_that_was_just_made() {
+        let parent = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let scratch = Scratch::create(parent.path()).unwrap();
+                        assert!(scratch.path().join(LOCK).exists());
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn abandoned_directories_are_removed_and_living_ones_kept() {

@@ -10,7 +10,8 @@ use crate::s3::{ObjectId, S3Error};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
 pub fn message_not_understood(message: &Message, error: &EventError) {
-    let error = error.to_string();
+    // It can quote the message, of up to a megabyte.
+    let error: String = error.to_string().chars().take(300).collect();
     if message.receive_count <= 1 {
         tracing::error!(
             message_id = message.id.as_str(),

@@ -12,7 +12,7 @@ const OBJECTS: usize = 300;
 
 #[tokio::test]
 async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
-    let aws = Aws::with(Setup { versioned: false, receives: 100 }).await;
+    let aws = Aws::with(Setup { versioned: true, receives: 100 }).await;
     let mut expected = [BTreeSet::new(), BTreeSet::new()];
     for n in 0..OBJECTS {
         let (bad, body) = match n % 4 {
@@ -52,6 +52,12 @@ async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
     let found = |keys: Vec<String>| keys.into_iter().collect::<BTreeSet<_>>();
     assert_eq!(found(aws.keys(&aws.clean).await), expected[0]);
     assert_eq!(found(aws.keys(&aws.quarantine).await), expected[1]);
+    for bucket in [&aws.clean, &aws.quarantine] {
+        let versions = aws.s3.list_object_versions().bucket(bucket).send().await.unwrap();
+        assert_eq!(versions.is_truncated(), Some(false));
+        let again: Vec<_> = versions.versions().iter().filter(|version| version.is_latest() == Some(false)).collect();
+        assert!(again.is_empty(), "copied twice: {again:?}");
+    }
     for key in &expected[0] {
         assert_eq!(aws.get(&aws.clean, key).await.unwrap().status(), Some("CLEAN"), "{key}");
     }

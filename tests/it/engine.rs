@@ -120,6 +120,8 @@ fn databases_that_cannot_be_trusted_are_refused() {
     assert!(matches!(load(&[("a.hdb", eicar), ("b.hdb", "half a li")]), LoadError::Load { .. }));
     assert!(matches!(load(&[("a.hdb", eicar), ("daily.cvd", "ClamAV-VDB:truncated")]), LoadError::Load { .. }));
     assert!(matches!(load(&[("a.hdb", other)]), LoadError::Canary { .. }));
+    let partial = EngineBuilder::new().required(vec!["main".to_owned()]).load(&signatures()).unwrap_err();
+    assert!(matches!(partial, LoadError::Incomplete { .. }));
     let missing = EngineBuilder::new().load(Path::new("/does/not/exist")).unwrap_err();
     assert!(matches!(missing, LoadError::Read { .. }));
 }

@@ -115,6 +115,19 @@ async fn a_first_start_fetches_definitions_and_a_bad_update_changes_nothing() {
 }
 
 #[tokio::test]
+async fn half_a_download_was_served_with() {
+    let aws = Aws::new().await;
+    let mirror = Mirror::default();
+    mirror.publish(6);
+    mirror.0.lock().unwrap().remove("/main.cvd");
+    let service = service(&aws, &mirror).await;
+    wait::until("freshclam to get daily alone", || async { service.database("daily.cvd").exists().then_some(()) }).await;
+    service.until_logged("freshclam changed the definitions", 1).await;
+    assert!(service.logged("definitions loaded; the canary was found").is_empty());
+    assert!(!service.health().await.unwrap().ready);
+}
+
+#[tokio::test]
 async fn a_mirror_that_is_down_is_told_and_tried_again() {
     let aws = Aws::new().await;
     let mut service = service(&aws, &Mirror::default()).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{MetadataDirective, StorageClass};
+use aws_sdk_s3::types::{BucketVersioningStatus, MetadataDirective, StorageClass, VersioningConfiguration};
 use serde_json::json;
 
 use crate::aws::{Aws, Setup};
@@ -101,18 +101,81 @@ async fn an_object_that_stays_is_tagged_beside_its_own_tags() {
     }
 }
 
+/// An uploader could switch off verdict, quarantine and report with eight tags.
 #[tokio::test]
-async fn too_many_tags_are_a_clear_error_and_lose_nothing() {
-    let aws = Aws::with(Setup { versioned: false, receives: 1 }).await;
-    let tags: Vec<String> = (0..9).map(|n| format!("t{n}=v")).collect();
-    let request = aws.s3.put_object().bucket(&aws.uploads).key("k").body(ByteStream::from_static(b"hello world"));
-    request.tagging(tags.join("&")).send().await.unwrap();
+async fn too_many_tags_kept_an_infected_object_in_place_without_a_word() {
+    for (own, status) in [(9, Some("INFECTED")), (10, None)] {
+        let aws = Aws::new().await;
+        let tags: Vec<String> = (0..own).map(|n| format!("t{n}=v")).collect();
+        let request = aws.s3.put_object().bucket(&aws.uploads).key("k").body(ByteStream::from(eicar()));
+        request.tagging(tags.join("&")).send().await.unwrap();
+        let _service = Service::start(&aws, &[]).await;
+        assert_eq!(aws.reports(1).await[0]["status"], "INFECTED");
+        aws.until_drained().await;
+        let stored = aws.get(&aws.quarantine, "k").await.unwrap();
+        assert_eq!((stored.tags.len(), stored.status()), (10, status));
+        assert_eq!(aws.get(&aws.uploads, "k").await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_key_too_long_for_its_destination_is_told_and_tagged() {
+    let aws = Aws::new().await;
+    let place = format!("s3://{}/prefix/", aws.quarantine);
+    let key = "k".repeat(1020);
+    let _service = Service::start(&aws, &[("CLAMGATE_ACTIONS__QUARANTINE_TO", &place)]).await;
+    aws.upload(&key, eicar()).await;
+    let report = aws.reports(1).await.remove(0);
+    assert_eq!(report["status"], "INFECTED");
+    assert_eq!(report["actions"][0]["outcome"], "failed", "{report}");
+    aws.until_drained().await;
+    assert_eq!(aws.get(&aws.uploads, &key).await.unwrap().status(), Some("INFECTED"));
+}
+
+/// The slow first version was promoted over the fast second one, whose original was removed by then.
+#[tokio::test]
+async fn an_older_version_replaced_the_newer_one_at_the_destination() {
+    let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
     let service = Service::start(&aws, &[]).await;
-    let failed = service.until_logged("object not done; its message will be delivered again", 1).await;
-    let error = failed[0]["error"].as_str().unwrap();
-    assert!(error.contains("9 tags of its own"), "{error}");
-    assert!(aws.get(&aws.uploads, "k").await.is_some());
-    assert_eq!(aws.get(&aws.clean, "k").await, None);
+    aws.upload("k", samples::slow(16)).await;
+    wait::until("a scan under way", || async { service.health().await.filter(|health| health.scans > 0) }).await;
+    aws.upload("k", b"the newer one".to_vec()).await;
+    let reports = aws.reports(2).await;
+    aws.until_drained().await;
+    assert_eq!(aws.get(&aws.clean, "k").await.unwrap().body, b"the newer one");
+    let late = reports.iter().find(|report| report["actions"][0]["outcome"] == "skipped");
+    assert_eq!(late.unwrap()["actions"][0]["detail"], "a newer version is there already");
+}
+
+/// A rescan of an object at its destination copied it onto itself, and then removed it.
+#[tokio::test]
+async fn an_object_at_its_destination_was_removed() {
+    let aws = Aws::new().await;
+    aws.s3.put_object().bucket(&aws.clean).key("k").body(ByteStream::from_static(b"hello world")).send().await.unwrap();
+    let record =
+        format!(r#"{{"eventName":"ObjectCreated:Put","s3":{{"bucket":{{"name":"{}"}},"object":{{"key":"k"}}}}}}"#, aws.clean);
+    aws.send(&format!(r#"{{"Records":[{record}]}}"#)).await;
+    let _service = Service::start(&aws, &[]).await;
+    aws.until_drained().await;
+    assert_eq!(aws.get(&aws.clean, "k").await.unwrap().status(), Some("CLEAN"));
+}
+
+/// The original was only hidden by a delete marker.
+#[tokio::test]
+async fn a_version_was_not_pinned_when_the_event_lacked_it() {
+    let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
+    let bucket = format!("{}-silent", aws.uploads);
+    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    aws.s3.put_bucket_versioning().bucket(&bucket).versioning_configuration(enabled).send().await.unwrap();
+    aws.s3.put_object().bucket(&bucket).key("k").body(ByteStream::from(eicar())).send().await.unwrap();
+    let record =
+        format!(r#"{{"eventName":"ObjectCreated:Put","s3":{{"bucket":{{"name":"{bucket}"}},"object":{{"key":"k"}}}}}}"#);
+    aws.send(&format!(r#"{{"Records":[{record}]}}"#)).await;
+    let _service = Service::start(&aws, &[]).await;
+    aws.until_drained().await;
+    let versions = aws.s3.list_object_versions().bucket(&bucket).send().await.unwrap();
+    assert!(versions.versions().is_empty() && versions.delete_markers().is_empty(), "{versions:?}");
 }
 
 #[tokio::test]
