@@ -194,7 +194,7 @@ impl Actions {
         ours.extend(sequencer.map(|sequencer| (sequencer_tag, sequencer.to_owned())));
         match self.copy(object, to, &ours).await {
             Ok(()) => Ok(StepOutcome::Done),
-            Err(error) => impossible(error),
+            Err(error) => Ok(impossible(error)?),
         }
     }
 
@@ -231,10 +231,10 @@ impl Actions {
 }
 
 /// What no retry can mend is a failed step; everything else stays an error.
-fn impossible(error: S3Error) -> Result<StepOutcome, ActionError> {
+fn impossible(error: S3Error) -> Result<StepOutcome, S3Error> {
     match error.kind {
         S3ErrorKind::Permanent | S3ErrorKind::Unsupported(_) | S3ErrorKind::NoDetails => Ok(StepOutcome::Failed(error.message)),
-        _ => Err(error.into()),
+        _ => Err(error),
     }
 }
 

@@ -77,17 +77,24 @@ extern "C" fn virus_found(_fd: c_int, name: *const c_char, context: *mut c_void)
 }
 
 extern "C" fn meta(
-    _container_type: *const c_char,
+    container: *const c_char,
     _container_size: c_ulong,
     name: *const c_char,
-    _size: c_ulong,
+    size: c_ulong,
     is_encrypted: c_int,
-    _position: c_uint,
+    position: c_uint,
     context: *mut c_void,
 ) -> cl_error_t {
-    if is_encrypted != 0 {
-        // SAFETY: as in `virus_found`; the name may be null (matcher.c: cli_matchmeta).
-        unsafe { record(context, |seen| seen.add_encrypted_member(&member_name(text(name).unwrap_or_default()))) };
+    // SAFETY: as in `virus_found`; container and name may be null (matcher.c: cli_matchmeta).
+    unsafe {
+        record(context, |seen| {
+            let name = text(name).unwrap_or_default();
+            if is_encrypted != 0 {
+                seen.add_encrypted_member(&member_name(name));
+            } else {
+                seen.members.announce(&text(container).unwrap_or_default(), &name, size, position);
+            }
+        });
     }
     // CL_CLEAN lets the scan go on. CL_BREAK would end it and CL_VIRUS would raise an alert.
     clamav_sys::CL_CLEAN

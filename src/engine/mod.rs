@@ -15,6 +15,7 @@ mod database;
 mod error;
 mod handle;
 mod limits;
+mod members;
 mod observations;
 mod private_file;
 mod verdict;
@@ -32,6 +33,7 @@ pub(crate) use database::hex;
 pub use database::{Definitions, Snapshot};
 pub use error::LoadError;
 pub use limits::Limits;
+pub use members::Members;
 pub use observations::{Message, Observations, Severity};
 pub use private_file::{FrozenFile, PrivateFile};
 pub use verdict::{Reason, Status, Verdict, judge};
@@ -207,6 +209,10 @@ impl Engine {
         // (unzip.c: unz, "trimming output size to maxfilesize").
         if observations.largest_member.saturating_add(TRIMMED_AT_MOST) > self.limits.max_file_size_bytes {
             observations.parse_errors.insert("Heuristics.Limits.Exceeded.MaxFileSize".to_owned());
+        }
+        // A larger page is not scanned at all, neither normalised nor as it is, and without a word (scanners.c: cli_scanhtml).
+        if observations.largest_html > self.limits.max_html_normalize_bytes {
+            observations.parse_errors.insert("Heuristics.Limits.Exceeded.MaxHTMLNormalize".to_owned());
         }
         observations
     }

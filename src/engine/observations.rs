@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::handle::unrar_is_available;
+use super::members::Members;
 
 /// The raw material of a verdict. [`judge`](super::judge) reads it; nothing else does.
 ///
@@ -22,8 +23,12 @@ pub struct Observations {
     pub unreadable_layers: BTreeSet<String>,
     /// What libclamav's metadata lists under `ParseErrors`, in any layer.
     pub parse_errors: BTreeSet<String>,
+    /// What archives announced, and what was scanned of it.
+    pub members: Members,
     /// The size in bytes of the largest thing that was unpacked from the input.
     pub largest_member: u64,
+    /// The size in bytes of the largest HTML page, the input included.
+    pub largest_html: u64,
     /// libclamav's messages during the scan.
     pub messages: Vec<Message>,
     /// Troubles that this crate saw itself: a callback that panicked, a file that changed, a missing scratch directory.
@@ -112,6 +117,22 @@ impl MetadataVisitor<'_> {
     fn deeper(&mut self) -> MetadataVisitor<'_> {
         MetadataVisitor { seen: self.seen, depth: self.depth + 1 }
     }
+
+    /// Notes one layer; a size of 0 stands for an object of the metadata that is none.
+    fn layer(&mut self, kind: &str, size: u64) {
+        if self.depth > 0 && size > 0 {
+            self.seen.members.scan(size);
+            self.seen.largest_member = self.seen.largest_member.max(size);
+        }
+        if kind == "CL_TYPE_HTML" {
+            self.seen.largest_html = self.seen.largest_html.max(size);
+        }
+        // Without the unrar module libclamav skips what is inside, and says so only in its debug log
+        // (scanners.c: cli_scanrar_file).
+        if matches!(kind, "CL_TYPE_RAR" | "CL_TYPE_RARSFX") && !unrar_is_available() {
+            self.seen.unreadable_layers.insert("RAR".to_owned());
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for MetadataVisitor<'_> {
@@ -130,23 +151,28 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let (mut kind, mut size) = (String::new(), 0);
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "ParseErrors" => self.seen.parse_errors.extend(map.next_value::<Vec<String>>()?),
-                "FileType" => {
-                    let kind = map.next_value::<String>()?;
-                    // Without the unrar module libclamav skips what is inside, and says so only in its debug log
-                    // (scanners.c: cli_scanrar_file).
-                    if matches!(kind.as_str(), "CL_TYPE_RAR" | "CL_TYPE_RARSFX") && !unrar_is_available() {
-                        self.seen.unreadable_layers.insert("RAR".to_owned());
+                "FileType" => kind = map.next_value()?,
+                "FileSize" => size = map.next_value()?,
+                // pdf.c: objects beyond the 65,536th are not looked at.
+                "TooManyObjects" => {
+                    if map.next_value::<bool>()? {
+                        self.seen.parse_errors.insert("Heuristics.Limits.Exceeded.PDFObjects".to_owned());
                     }
                 }
-                "FileSize" if self.depth > 0 => {
-                    self.seen.largest_member = self.seen.largest_member.max(map.next_value::<u64>()?);
+                // The streams of an OLE2 file. This one is where Office puts an encrypted document ([MS-OFFCRYPTO] 2.3.4.4).
+                "Streams" => {
+                    if map.next_value::<Vec<String>>()?.iter().any(|name| name.eq_ignore_ascii_case("EncryptedPackage")) {
+                        self.seen.add_encrypted_member("EncryptedPackage");
+                    }
                 }
                 _ => map.next_value_seed(self.deeper())?,
             }
         }
+        self.layer(&kind, size);
         Ok(())
     }
 

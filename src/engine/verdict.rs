@@ -102,6 +102,9 @@ fn classify(name: &str) -> Alert<'_> {
     if let Some(limit) = name.strip_prefix("Heuristics.Limits.Exceeded.") {
         let reason = if limit == "MaxScanTime" { Reason::TimedOut } else { Reason::LimitExceeded };
         Alert::Incomplete(reason, limit)
+    } else if name == "Heuristics.XZ.DicSizeLimit" {
+        // scanners.c: cli_scanxz gives up on a dictionary that large.
+        Alert::Incomplete(Reason::LimitExceeded, "XZ.DicSizeLimit")
     } else if let Some(kind) = name.strip_prefix("Heuristics.Encrypted.") {
         Alert::Incomplete(Reason::Encrypted, kind)
     } else if name.starts_with("Heuristics.") || name.starts_with("PUA.") {
@@ -151,10 +154,15 @@ pub fn judge(seen: &Observations) -> Verdict {
     gaps.extend(seen.encrypted_members.iter().map(|member| (Reason::Encrypted, member.clone())));
     gaps.extend(seen.unreadable_layers.iter().map(|kind| (Reason::Unsupported, kind.clone())));
     gaps.extend(seen.failures.iter().map(|failure| (Reason::EngineError, failure.clone())));
+    let missing = seen.members.missing();
+    if missing > 0 {
+        gaps.insert((Reason::Unsupported, format!("{missing} members of archives were not unpacked")));
+    }
+    // Warnings as well: "failed to create temporary file" is one of them.
     gaps.extend(
         seen.messages
             .iter()
-            .filter(|message| message.severity == Severity::Error)
+            .filter(|message| message.severity >= Severity::Warning)
             .map(|message| (Reason::EngineError, message.text.clone())),
     );
     if seen.too_large {
@@ -248,6 +256,14 @@ mod tests {
                 &[],
                 Some(EngineError),
             ),
+            (
+                "warning",
+                Observations { messages: vec![message(Severity::Warning)], ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(EngineError),
+            ),
+            ("xz", finished(&["Heuristics.XZ.DicSizeLimit"]), Unscannable, &[], Some(LimitExceeded)),
             ("info message", Observations { messages: vec![message(Severity::Info)], ..finished(&[]) }, Clean, &[], None),
             ("own failure", Observations { failures: vec!["f".into()], ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             (

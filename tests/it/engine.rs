@@ -87,6 +87,36 @@ fn whatever_exceeds_a_limit_is_not_clean() {
     assert_eq!((verdict.status, verdict.reason), (Status::Unscannable, Some(Reason::TooLarge)));
 }
 
+/// libclamav skipped what it could not unpack, and called the rest clean.
+#[test]
+fn members_that_were_not_unpacked_were_clean() {
+    let engine = EngineBuilder::new().load(&signatures()).unwrap();
+    let good = samples::zip(&[("a.txt", b"some harmless text"), ("b.txt", b"some harmless text"), ("c/", b"")]);
+    assert_eq!(judge(&engine.scan_bytes(&good)).status, Status::Clean);
+    // The method of each local header, and of each entry in the directory, becomes one that libclamav does not know.
+    let mut bad = good;
+    for (signature, method) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+        let found: Vec<usize> = (0..bad.len() - 4).filter(|&at| bad[at..].starts_with(signature)).collect();
+        for at in found {
+            bad[at + method] = 93;
+        }
+    }
+    let verdict = judge(&engine.scan_bytes(&bad));
+    assert_eq!((verdict.status, verdict.reason), (Status::Unscannable, Some(Reason::Unsupported)), "{verdict:?}");
+}
+
+/// A page above MaxHTMLNormalize was not scanned at all.
+#[test]
+fn a_large_html_page_was_clean_unseen() {
+    let page = |size: usize| [b"<html><body>".to_vec(), b"<p>hello</p>".repeat(size / 12), b"</body></html>".to_vec()].concat();
+    let limits = Limits { max_html_normalize_bytes: 100_000, ..Limits::default() };
+    assert_eq!(scan(limits.clone(), &page(50_000)).status, Status::Clean);
+    for bytes in [page(200_000), samples::zip(&[("page.html", &page(200_000))])] {
+        let verdict = scan(limits.clone(), &bytes);
+        assert_eq!((verdict.status, verdict.detail.as_deref()), (Status::Unscannable, Some("MaxHTMLNormalize")));
+    }
+}
+
 #[test]
 fn a_scan_that_takes_too_long_is_not_clean() {
     let engine = EngineBuilder::new().timeout(Duration::from_millis(50)).load(&signatures()).unwrap();
