@@ -120,4 +120,5 @@ fn engine_builder(config: &Config, scratch_dir: &std::path::Path) -> EngineBuild
         .canary(definitions.canary.clone().map_or(Canary::Eicar, Canary::File))
         .certs_dir(definitions.certs_dir.clone())
         .required(config.required_databases())
+        .pcre_jit(config.scan.pcre_jit)
 }

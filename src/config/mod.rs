@@ -82,6 +82,8 @@ pub struct ScanConfig {
     pub threads: usize,
     /// How long one scan may take before it is `UNSCANNABLE TIMED_OUT`. libclamav can be late by some seconds.
     pub timeout_secs: u64,
+    /// Whether regular-expression signatures run as machine code (PCRE2's JIT).
+    pub pcre_jit: bool,
     /// Where temporary files go: what libclamav unpacks, and objects too large for memory. A tmpfs is fastest.
     pub scratch_dir: PathBuf,
     /// Memory for objects in flight, over all. The engine's own memory comes on top.
@@ -210,6 +212,7 @@ impl Default for ScanConfig {
         Self {
             threads: 0,
             timeout_secs: 120,
+            pcre_jit: true,
             scratch_dir: std::env::temp_dir(),
             memory_bytes: 512 * MIB,
             in_memory_max_bytes: 32 * MIB,

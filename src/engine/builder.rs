@@ -19,6 +19,7 @@ use super::database::{Definitions, Snapshot, hex};
 use super::error::LoadError;
 use super::handle::{self, EngineHandle};
 use super::limits::Limits;
+use super::pcre_jit;
 use super::verdict::{Status, judge};
 
 /// The EICAR test file: harmless, and detected by every real database (<https://www.eicar.org/download-anti-malware-testfile/>).
@@ -47,6 +48,7 @@ pub struct EngineBuilder {
     canary: Canary,
     certs_dir: Option<PathBuf>,
     required: Vec<String>,
+    pcre_jit: bool,
 }
 
 /// What decides a verdict besides the definitions, in the order that the digest needs.
@@ -78,6 +80,7 @@ impl EngineBuilder {
             canary: Canary::Eicar,
             certs_dir: None,
             required: Vec::new(),
+            pcre_jit: true,
         }
     }
 
@@ -137,6 +140,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether regular-expression signatures run as machine code, which is faster and finds the same. On by default; a system that
+    /// forbids writable code keeps the interpreter by itself. The switch is the process's: use one value for all engines.
+    #[must_use]
+    pub fn pcre_jit(mut self, pcre_jit: bool) -> Self {
+        self.pcre_jit = pcre_jit;
+        self
+    }
+
     /// Loads, compiles and proves an engine. For a production database this takes some ten seconds and 1.1 GB of memory.
     ///
     /// # Errors
@@ -150,15 +161,11 @@ impl EngineBuilder {
         self.configure(&handle)?;
         callbacks::register(handle.as_ptr());
 
-        // The fingerprint reads every unsigned file: done beside the load, it costs no time.
-        let (loaded, fingerprint) = std::thread::scope(|scope| {
-            let fingerprint = scope.spawn(|| snapshot.fingerprint());
-            let loaded = self.load_signatures(&handle, database);
-            let panicked = || LoadError::Load { path: database.to_owned(), message: "fingerprinting panicked".to_owned() };
-            (loaded, fingerprint.join().unwrap_or_else(|_| Err(panicked())))
-        });
-        let signatures = loaded?;
-        let fingerprint = fingerprint?;
+        // Before the load, not on a thread beside it: with a second thread in the process, libclamav's reading of unsigned
+        // databases takes twice as long, because stdio begins to lock.
+        let fingerprint = snapshot.fingerprint()?;
+        pcre_jit::enable(self.pcre_jit);
+        let signatures = self.load_signatures(&handle, database)?;
         if signatures == 0 {
             return Err(LoadError::Empty(database.to_owned()));
         }

@@ -17,6 +17,7 @@ mod handle;
 mod limits;
 mod members;
 mod observations;
+mod pcre_jit;
 mod private_file;
 mod verdict;
 

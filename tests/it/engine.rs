@@ -156,6 +156,30 @@ fn databases_that_cannot_be_trusted_are_refused() {
     assert!(matches!(missing, LoadError::Read { .. }));
 }
 
+/// Each pattern with and without the JIT; the repeated groups need more stack than the JIT has.
+#[test]
+fn regular_expressions_find_the_same_with_and_without_the_jit() {
+    let repeated = [b"trigger".to_vec(), b"ab".repeat(20_000), b"c".to_vec()].concat();
+    let endless = [b"trigger".to_vec(), b"ab".repeat(500)].concat();
+    for (pattern, content, status) in [
+        ("ma[l1]ware", b"trigger: ma1ware".to_vec(), Status::Infected),
+        ("ma[l1]ware", b"trigger: harmless".to_vec(), Status::Clean),
+        ("(?:(a)|(b))+c", repeated.clone(), Status::Infected),
+        ("(?:(?:(a)|(b))(?=(.))?)+c", repeated, Status::Infected),
+        ("(?:(a)|(b))+c", endless, Status::Clean),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
+        let signature = format!("Regex;Engine:81-255,Target:0;0&1;{};0/{pattern}/\n", hex("trigger"));
+        fs::write(dir.path().join("regex.ldb"), signature).unwrap();
+        for jit in [false, true] {
+            let limits = Limits { pcre_match_limit: 10_000_000, pcre_rec_match_limit: 1_000_000, ..Limits::default() };
+            let engine = EngineBuilder::new().limits(limits).pcre_jit(jit).load(dir.path()).unwrap();
+            assert_eq!(judge(&engine.scan_bytes(&content)).status, status, "{pattern}, JIT: {jit}");
+        }
+    }
+}
+
 #[test]
 fn a_canary_of_ones_own() {
     let canary = Path::new("/usr/share/clamav-testfiles/clam.exe");
