@@ -120,12 +120,13 @@ impl Pool {
         let (reply, answer) = oneshot::channel();
         let backend = Arc::clone(&self.backend);
         self.threads.as_ref().ok_or(ScanError::Closed)?.spawn(move || {
-            let _slot = slot;
             if reply.is_closed() {
                 return;
             }
             let began = Instant::now();
             let outcome = catch_unwind(AssertUnwindSafe(|| run(&*backend, load, began)));
+            // Free before the caller knows: what it sees afterwards is an idle thread.
+            drop(slot);
             let _ = reply.send(outcome.unwrap_or_else(|panic| Ok(panicked(&*panic, began, backend.current()))));
         });
         answer.await.map_err(|_| ScanError::Closed)?
