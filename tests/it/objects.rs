@@ -178,6 +178,21 @@ async fn a_version_was_not_pinned_when_the_event_lacked_it() {
     assert!(versions.versions().is_empty() && versions.delete_markers().is_empty(), "{versions:?}");
 }
 
+/// The null version is overwritten in place, so only the ETag pins it.
+#[tokio::test]
+async fn a_bucket_whose_versions_are_suspended() {
+    let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
+    let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
+    aws.s3.put_bucket_versioning().bucket(&aws.uploads).versioning_configuration(suspended).send().await.unwrap();
+    let _service = Service::start(&aws, &[]).await;
+    aws.upload("k", eicar()).await;
+    let report = aws.reports(1).await.remove(0);
+    assert!(report["target"]["version_id"].is_null(), "{report}");
+    aws.until_drained().await;
+    assert_eq!(aws.get(&aws.quarantine, "k").await.unwrap().status(), Some("INFECTED"));
+    assert_eq!(aws.get(&aws.uploads, "k").await, None);
+}
+
 #[tokio::test]
 async fn a_copy_keeps_all_that_belongs_to_the_object() {
     // Once with CopyObject, once in parts.
