@@ -94,7 +94,11 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
     overrides.extend(cli.threads.map(|threads| ("scan.threads", toml::Value::Integer(threads.into()))));
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = config::load(cli.config.as_deref(), environment, overrides).map_err(|error| usage(&error))?;
+    let mut config = config::load(cli.config.as_deref(), environment, overrides).map_err(|error| usage(&error))?;
+    // A database that is named for a scan by hand is taken as it is: what freshclam should have left is elsewhere.
+    if cli.db.is_some() && matches!(cli.command, Command::Scan(_)) {
+        config.definitions.required.get_or_insert_default();
+    }
     let mut log = config.log.clone();
     if quiet && cli.log_level.is_none() && log.level == config::LogConfig::default().level {
         "warn".clone_into(&mut log.level);

@@ -149,6 +149,21 @@ fn a_database_that_cannot_be_used_is_an_error() {
     assert!(stderr.contains("no signature database in"), "{stderr}");
 }
 
+/// In the image, where freshclam is on, a database of one's own was refused for want of ClamAV's.
+#[test]
+fn a_database_named_by_hand_needs_no_daily() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("eicar"), eicar()).unwrap();
+    for (required, code) in [(None, 1), (Some(r#"["daily"]"#), 2)] {
+        let mut command = clamgate();
+        command.arg("scan").arg("--db").arg(signatures()).arg(dir.path().join("eicar"));
+        command.env("CLAMGATE_DEFINITIONS__FRESHCLAM__ENABLED", "true");
+        command.envs(required.map(|names| ("CLAMGATE_DEFINITIONS__REQUIRED", names)));
+        let (found, _, stderr) = shown(&command.output().unwrap());
+        assert_eq!(found, Some(code), "{stderr}");
+    }
+}
+
 #[test]
 fn check_config_prints_what_is_in_effect() {
     let dir = tempfile::tempdir().unwrap();
