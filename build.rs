@@ -1,4 +1,4 @@
-//! Hands libclamav's version (from `clamav-sys`) and the commit to the crate, and builds its one C file.
+//! Hands libclamav's version (from `clamav-sys`) and the commit to the crate, and builds its C files.
 
 use std::process::Command;
 
@@ -8,8 +8,12 @@ fn main() {
     println!("cargo::rerun-if-changed=.git/logs/HEAD");
     println!("cargo::rerun-if-env-changed=CLAMGATE_COMMIT");
 
-    println!("cargo::rerun-if-changed=src/engine/pcre_jit.c");
-    cc::Build::new().file("src/engine/pcre_jit.c").warnings_into_errors(true).compile("clamgate_pcre_jit");
+    // In two libraries: one of an object's symbols makes the linker take all of it.
+    for name in ["pcre_jit", "refusals"] {
+        let file = format!("src/engine/{name}.c");
+        println!("cargo::rerun-if-changed={file}");
+        cc::Build::new().file(file).warnings_into_errors(true).compile(&format!("clamgate_{name}"));
+    }
 
     let number: u32 = std::env::var("DEP_CLAMAV_VERSION_NUM").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     if number >= 0x0001_0500 {

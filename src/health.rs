@@ -32,6 +32,10 @@ pub struct Health {
     pub in_flight: usize,
     /// How many scans run or wait for a thread.
     pub scans: usize,
+    /// How many scan threads are past their deadline and do not come back.
+    pub overdue_threads: usize,
+    /// What keeps the process from scanning; not ready while there is any.
+    pub obstacles: Vec<String>,
 }
 
 /// A bound socket, removed when dropped.

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::action::{self, Actions, Applied, Plan, StepOutcome};
 use crate::config::ActionsConfig;
-use crate::engine::{Reason, Verdict};
+use crate::engine::{Reason, Status, Verdict};
 use crate::object::{FetchError, ObjectStore};
 use crate::queue::{Event, Message, ObjectEvent, Outcome, backoff};
 use crate::report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Sink, Target, Timings, scan_id};
@@ -48,6 +48,10 @@ pub struct Pipeline<S> {
     pub scratch_dir: PathBuf,
     /// Larger objects are not fetched at all.
     pub max_file_size_bytes: u64,
+    /// The delivery after which the queue gives a message up, if it ever does.
+    pub most_receives: Option<u32>,
+    /// Called when this machine, not the object, kept it from being scanned.
+    pub on_trouble: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Why the work on a record did not come to its end.
@@ -63,6 +67,18 @@ enum Failure {
     Report(#[from] crate::report::SinkError),
     #[error("the service is shutting down")]
     Closed,
+}
+
+impl Failure {
+    /// Whether this machine is to blame: no space, no descriptors, no scratch directory, no scan thread.
+    fn is_trouble(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Sink { .. }) | Self::Scan(ScanError::Trouble(_) | ScanError::Stuck))
+    }
+
+    /// Whether the process is just ending: then nothing has failed.
+    fn is_closing(&self) -> bool {
+        matches!(self, Self::Closed | Self::Scan(ScanError::Closed))
+    }
 }
 
 /// What came out of fetching an object.
@@ -83,6 +99,31 @@ struct Judged {
     sha256: Option<String>,
     with: Current,
     at: OffsetDateTime,
+}
+
+impl Judged {
+    fn scan_id(&self, target: &Target) -> String {
+        scan_id(target, self.sha256.as_deref(), &self.with.definitions.fingerprint, &self.with.options_digest)
+    }
+
+    fn report(self, target: Target, scan_id: String, timings_ms: Timings, actions: Vec<ActionReport>) -> ScanReport {
+        ScanReport {
+            schema: SCHEMA,
+            scan_id,
+            status: self.verdict.status,
+            signatures: self.verdict.signatures,
+            allowed: self.verdict.allowed,
+            reason: self.verdict.reason,
+            detail: self.verdict.detail,
+            target,
+            sha256: self.sha256,
+            definitions: self.with.definitions,
+            engine: EngineVersions::current(),
+            scanned_at: self.at,
+            timings_ms,
+            actions,
+        }
+    }
 }
 
 impl<S: ObjectStore> Pipeline<S> {
@@ -111,13 +152,57 @@ impl<S: ObjectStore> Pipeline<S> {
     /// Works on one record and logs how it ended; true when it is done.
     async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
         let id = ObjectId { bucket: event.bucket, key: event.key, version_id: event.version_id, etag: event.etag };
-        match self.object(id.clone(), event.size, event.sequencer, message).await {
+        let size = event.size;
+        match self.object(id.clone(), size, event.sequencer, message).await {
             Ok(()) => true,
             Err(error) => {
-                events::object_failed(&id, message, &error);
+                if error.is_trouble() {
+                    (self.on_trouble)();
+                }
+                let last = self.most_receives.is_some_and(|most| message.receive_count >= most);
+                events::object_failed(&id, message, &error, last);
+                if last && !error.is_closing() {
+                    self.give_up(&id, size.unwrap_or(0), message, &error).await;
+                }
                 false
             }
         }
+    }
+
+    /// Says `FAILED` of an object whose message the queue will give up: in its tags and in a report, as far as that works. The message
+    /// stays, for the dead-letter queue.
+    async fn give_up(&self, id: &ObjectId, size: u64, message: &Message, error: &Failure) {
+        let verdict = Verdict {
+            status: Status::Failed,
+            signatures: Vec::new(),
+            allowed: Vec::new(),
+            reason: None,
+            detail: Some(error.to_string()),
+        };
+        let judged = Judged { verdict, sha256: None, with: self.pool.current(), at: OffsetDateTime::now_utc() };
+        let target = target(id, size);
+        let scan_id = judged.scan_id(&target);
+        let plan = action::plan(&self.policy, id, &judged.verdict, &scan_id);
+        let object = action::Scanned {
+            id,
+            info: None,
+            sha256: None,
+            sequencer: None,
+            unreadable: None,
+            redelivered: message.receive_count > 1,
+        };
+        let actions = match self.actions.apply(&object, &plan).await {
+            Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
+            Err(error) => vec![undone(&plan, "failed", &error)],
+        };
+        let timings = Timings::new(queued(message), Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let report = judged.report(target, scan_id, timings, actions);
+        for sink in &self.sinks {
+            if let Err(error) = sink.deliver(&report).await {
+                events::report_lost(id, &error);
+            }
+        }
+        events::object_scanned(id, &report);
     }
 
     async fn object(
@@ -176,20 +261,14 @@ impl<S: ObjectStore> Pipeline<S> {
         };
         let scanned = Instant::now();
 
-        let target = Target::S3 {
-            bucket: id.bucket.clone(),
-            key: id.key.clone(),
-            version_id: id.version_id.clone(),
-            etag: id.etag.clone(),
-            size,
-        };
-        let scan_id =
-            scan_id(&target, judged.sha256.as_deref(), &judged.with.definitions.fingerprint, &judged.with.options_digest);
+        let target = target(&id, size);
+        let scan_id = judged.scan_id(&target);
+        let sha256 = judged.sha256.clone();
         let plan = action::plan(&self.policy, &id, &judged.verdict, &scan_id);
         let object = action::Scanned {
             id: &id,
             info: info.as_deref(),
-            sha256: judged.sha256.as_deref(),
+            sha256: sha256.as_deref(),
             sequencer: sequencer.as_deref(),
             unreadable,
             redelivered: message.receive_count > 1,
@@ -200,25 +279,12 @@ impl<S: ObjectStore> Pipeline<S> {
                 (applied, actions)
             }
             // The verdict stands, but what it is about has gone; whatever took its place has an event of its own.
-            Err(error) if error.is_moot() => (Applied::default(), vec![moot(&plan, &error)]),
+            Err(error) if error.is_moot() => (Applied::default(), vec![undone(&plan, "skipped", &error)]),
             Err(error) => return Err(error.into()),
         };
 
-        let report = ScanReport {
-            schema: SCHEMA,
-            scan_id,
-            status: judged.verdict.status,
-            signatures: judged.verdict.signatures,
-            reason: judged.verdict.reason,
-            detail: judged.verdict.detail,
-            target,
-            sha256: judged.sha256.clone(),
-            definitions: judged.with.definitions,
-            engine: EngineVersions::current(),
-            scanned_at: judged.at,
-            timings_ms: Timings::new(queued, fetched - began, scanned - fetched, scanned.elapsed()),
-            actions,
-        };
+        let timings = Timings::new(queued, fetched - began, scanned - fetched, scanned.elapsed());
+        let report = judged.report(target, scan_id, timings, actions);
         for sink in &self.sinks {
             sink.deliver(&report).await?;
         }
@@ -266,11 +332,21 @@ fn queued(message: &Message) -> Duration {
     now.saturating_sub(sent)
 }
 
-/// The report on actions that found nothing to act on.
-fn moot(plan: &Plan, error: &action::ActionError) -> ActionReport {
+fn target(id: &ObjectId, size: u64) -> Target {
+    Target::S3 {
+        bucket: id.bucket.clone(),
+        key: id.key.clone(),
+        version_id: id.version_id.clone(),
+        etag: id.etag.clone(),
+        size,
+    }
+}
+
+/// The report on actions that did not take place.
+fn undone(plan: &Plan, outcome: &'static str, error: &action::ActionError) -> ActionReport {
     ActionReport {
         action: plan.destination.as_ref().map_or("tag", |destination| destination.kind.name()),
-        outcome: "skipped",
+        outcome,
         destination: None,
         detail: Some(error.to_string()),
     }

@@ -107,6 +107,7 @@ mod tests {
         Verdict {
             status,
             signatures: signatures.iter().map(|&name| name.to_owned()).collect(),
+            allowed: Vec::new(),
             reason,
             detail: detail.map(str::to_owned),
         }

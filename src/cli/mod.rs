@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod health;
+pub mod readiness;
 pub mod scan;
 pub mod serve;
 
@@ -118,11 +119,12 @@ fn engine_builder(config: &Config, scratch_dir: &std::path::Path) -> EngineBuild
     let definitions = &config.definitions;
     EngineBuilder::new()
         .limits(config.limits.clone())
-        .timeout(std::time::Duration::from_secs(config.scan.timeout_secs))
+        .timeout(config.scan_timeout())
         .scratch_dir(scratch_dir)
         .pua(definitions.pua)
         .canary(definitions.canary.clone().map_or(Canary::Eicar, Canary::File))
         .certs_dir(definitions.certs_dir.clone())
         .required(config.required_databases())
         .pcre_jit(config.scan.pcre_jit)
+        .allowed(config.scan.allowed_signatures.iter().cloned())
 }

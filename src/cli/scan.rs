@@ -89,7 +89,7 @@ async fn scan(config: &Config, arguments: &Arguments) -> Result<Tally> {
         .with_context(|| format!("cannot use scan.scratch_dir {}", config.scan.scratch_dir.display()))?;
     let warm = Warm::load(engine_builder(config, scratch.path()), config.definitions.dir.clone())?;
     let loaded = began.elapsed();
-    let pool = Pool::new(Arc::new(warm), config.threads()).context("cannot start scan threads")?;
+    let pool = Pool::new(Arc::new(warm), config.threads(), config.scan_timeout()).context("cannot start scan threads")?;
 
     let progress = progress();
     let mut tally = Tally::default();
@@ -124,7 +124,7 @@ type Named = (String, Box<dyn FnOnce(u64) -> Target>, Result<Scanned, String>);
 async fn scan_item(pool: &Pool, item: Item, scratch: &Path, limit: u64) -> Named {
     let text = |error: ScanError| match error {
         ScanError::Read(error) => error.to_string(),
-        closed @ ScanError::Closed => closed.to_string(),
+        other => other.to_string(),
     };
     match item {
         Item::File(path) => {
@@ -239,6 +239,7 @@ fn json_line(target: Target, scanned: Scanned) -> String {
         scan_id: scan_id(&target, sha256.as_deref(), &with.definitions.fingerprint, &with.options_digest),
         status: verdict.status,
         signatures: verdict.signatures,
+        allowed: verdict.allowed,
         reason: verdict.reason,
         detail: verdict.detail,
         target,

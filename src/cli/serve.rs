@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::readiness::Readiness;
 use super::{FAILED, OK, USAGE, engine_builder};
 use crate::action::Actions;
 use crate::aws;
@@ -21,7 +22,7 @@ use crate::object::S3Store;
 use crate::pipeline::Pipeline;
 use crate::queue::{Consumer, SqsQueue};
 use crate::report::{Sink, SqsSink};
-use crate::scan::{Backend, Budget, Pool, Scratch, Warm};
+use crate::scan::{Backend, Budget, Fitness, Pool, Scratch, Warm};
 use crate::shutdown::{Shutdown, Terminate};
 
 /// How long giving messages back may take after the grace period.
@@ -59,6 +60,7 @@ struct State {
     consumer: Arc<OnceLock<Arc<Consumer<SqsQueue>>>>,
     /// The first engine is being loaded.
     loading: Arc<AtomicBool>,
+    readiness: Readiness,
     stop: CancellationToken,
 }
 
@@ -72,8 +74,9 @@ impl State {
     fn health(&self) -> Health {
         let serving = self.consumer.get().is_some();
         let stopping = self.stop.is_cancelled();
+        let obstacles = self.readiness.obstacles().borrow().clone();
         Health {
-            ready: serving && !stopping,
+            ready: serving && !stopping && obstacles.is_empty(),
             state: if stopping {
                 "stopping"
             } else if serving {
@@ -85,6 +88,8 @@ impl State {
             signatures: self.warm.get().map_or(0, |warm| warm.current().definitions.signatures),
             in_flight: self.consumer.get().map_or(0, |consumer| consumer.in_flight()),
             scans: self.pool.get().map_or(0, |pool| pool.busy()),
+            overdue_threads: self.pool.get().map_or(0, |pool| *pool.overdue().borrow()),
+            obstacles,
         }
     }
 }
@@ -136,10 +141,13 @@ async fn until_stopped(config: &Config, state: &State) -> Result<bool> {
         let Some(warm) = start_engine(config, state, scratch.path().to_owned()).await? else { return Ok(()) };
         let _ = state.warm.set(Arc::clone(&warm));
         let (consumer, pipeline) = tokio::select! {
-            parts = assemble(config, &warm, scratch.path().to_owned()) => parts?,
+            parts = assemble(config, &warm, scratch.path().to_owned(), state.readiness.clone()) => parts?,
             () = stop.cancelled() => return Ok(()),
         };
         let _ = state.pool.set(Arc::clone(&pipeline.pool));
+        let fitness = Fitness::new(scratch.path(), config.scan.min_free_bytes);
+        let (readiness, pool) = (state.readiness.clone(), &pipeline.pool);
+        tokio::spawn(readiness.watch(fitness, pool.overdue(), pool.threads(), stop.clone()));
         let consumer = Arc::new(consumer);
         let _ = state.consumer.set(Arc::clone(&consumer));
 
@@ -155,7 +163,7 @@ async fn until_stopped(config: &Config, state: &State) -> Result<bool> {
                 async move { pipeline.handle(message).await }
             }
         };
-        consumer.run(handler, stop.clone(), abandon.clone()).await;
+        consumer.run(handler, state.readiness.obstacles(), stop.clone(), abandon.clone()).await;
         Ok(())
     };
     let signals = async {
@@ -222,13 +230,15 @@ async fn assemble(
     config: &Config,
     warm: &Arc<Warm>,
     scratch_dir: PathBuf,
+    readiness: Readiness,
 ) -> Result<(Consumer<SqsQueue>, Arc<Pipeline<S3Store>>)> {
     let sdk = aws::config().await;
     let (s3, sqs) = (aws::s3(&sdk), aws::sqs(&sdk));
     let queue_url = config.queue.url.clone().context("queue.url is not set")?;
     let queue = SqsQueue::new(sqs.clone(), queue_url, Duration::from_secs(config.queue.wait_secs.into()));
     let arn = queue.arn().await.context("cannot use queue.url")?;
-    if !queue.has_redrive_policy().await.context("cannot use queue.url")? {
+    let most_receives = queue.most_receives().await.context("cannot use queue.url")?;
+    if most_receives.is_none() {
         tracing::warn!("the queue has no redrive policy: a message that cannot be worked off comes back for ever");
     }
     if let Some(url) = &config.report.queue_url {
@@ -238,7 +248,8 @@ async fn assemble(
     }
     let actions = Actions::new(s3.clone(), config.actions.clone());
     actions.check_destinations(&arn).await?;
-    let pool = Pool::new(Arc::clone(warm) as Arc<dyn Backend>, config.threads()).context("cannot start scan threads")?;
+    let pool = Pool::new(Arc::clone(warm) as Arc<dyn Backend>, config.threads(), config.scan_timeout())
+        .context("cannot start scan threads")?;
     let sink = config.report.queue_url.clone().map(|url| Box::new(SqsSink::new(sqs.clone(), url)) as Box<dyn Sink>);
     let scan = &config.scan;
     let pipeline = Pipeline {
@@ -250,6 +261,8 @@ async fn assemble(
         sinks: sink.into_iter().collect(),
         scratch_dir,
         max_file_size_bytes: config.limits.max_file_size_bytes,
+        most_receives,
+        on_trouble: Box::new(move || readiness.look_now()),
     };
     let visibility = Duration::from_secs(config.queue.visibility_timeout_secs.into());
     let consumer = Consumer::new(queue, config.queue.receivers, config.max_in_flight(), visibility);

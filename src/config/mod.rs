@@ -7,13 +7,14 @@ mod load;
 mod location;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
 
-use crate::engine::Limits;
+use crate::engine::{Limits, is_detection};
 
 /// Everything that can be configured. Every field has a default; `queue.url` is needed by `serve` alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -82,10 +83,15 @@ pub struct ScanConfig {
     pub threads: usize,
     /// How long one scan may take before it is `UNSCANNABLE TIMED_OUT`. libclamav can be late by some seconds.
     pub timeout_secs: u64,
+    /// Signatures whose matches do not count, by their full names: a false positive is released without editing the database. The report
+    /// lists them under `allowed`.
+    pub allowed_signatures: Vec<String>,
     /// Whether regular-expression signatures run as machine code (PCRE2's JIT).
     pub pcre_jit: bool,
     /// Where temporary files go: what libclamav unpacks, and objects too large for memory. A tmpfs is fastest.
     pub scratch_dir: PathBuf,
+    /// While less is free there, no messages are received.
+    pub min_free_bytes: u64,
     /// Memory for objects in flight, over all. The engine's own memory comes on top.
     pub memory_bytes: u64,
     /// Objects above this size are spooled to `scratch_dir` instead of being held in memory.
@@ -212,8 +218,10 @@ impl Default for ScanConfig {
         Self {
             threads: 0,
             timeout_secs: 120,
+            allowed_signatures: Vec::new(),
             pcre_jit: true,
             scratch_dir: std::env::temp_dir(),
+            min_free_bytes: 64 * MIB,
             memory_bytes: 512 * MIB,
             in_memory_max_bytes: 32 * MIB,
             spool_bytes: 4 * GIB,
@@ -272,6 +280,13 @@ impl Config {
             self.limits.max_file_size_bytes <= scan.in_memory_max_bytes || self.limits.max_file_size_bytes <= scan.spool_bytes,
             "scan.spool_bytes must hold at least one object of limits.max_file_size_bytes",
         );
+        for name in &scan.allowed_signatures {
+            require(
+                is_detection(name),
+                "scan.allowed_signatures holds a name that no signature has: what libclamav did not look at can only be let through \
+                 as a whole, with actions.unscannable",
+            );
+        }
         require(queue.receivers >= 1, "queue.receivers must be at least 1");
         require(
             (10..=43_200).contains(&queue.visibility_timeout_secs),
@@ -325,6 +340,12 @@ impl Config {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         }
+    }
+
+    /// How long one scan may take.
+    #[must_use]
+    pub fn scan_timeout(&self) -> Duration {
+        Duration::from_secs(self.scan.timeout_secs)
     }
 
     /// The number of messages worked on at once in effect.

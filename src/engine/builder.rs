@@ -1,5 +1,6 @@
 //! From database files to a compiled, proven engine.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, c_longlong};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -45,6 +46,7 @@ pub struct EngineBuilder {
     scratch_dir: PathBuf,
     pua: bool,
     all_match: bool,
+    allowed: BTreeSet<String>,
     canary: Canary,
     certs_dir: Option<PathBuf>,
     required: Vec<String>,
@@ -58,6 +60,7 @@ struct Options<'builder> {
     timeout_ms: u64,
     pua: bool,
     all_match: bool,
+    allowed: &'builder BTreeSet<String>,
     libclamav: String,
 }
 
@@ -77,6 +80,7 @@ impl EngineBuilder {
             scratch_dir: std::env::temp_dir(),
             pua: false,
             all_match: true,
+            allowed: BTreeSet::new(),
             canary: Canary::Eicar,
             certs_dir: None,
             required: Vec::new(),
@@ -119,6 +123,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets the names of signatures whose matches do not count, exactly as they are reported. They need all-match: otherwise a scan
+    /// ends at such a match.
+    #[must_use]
+    pub fn allowed(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.allowed = names.into_iter().collect();
+        self
+    }
+
     /// Sets what a loaded engine must detect.
     #[must_use]
     pub fn canary(mut self, canary: Canary) -> Self {
@@ -154,6 +166,9 @@ impl EngineBuilder {
     ///
     /// [`LoadError`] says what is wrong with the database or the options. Nothing is left behind.
     pub fn load(&self, database: &Path) -> Result<Engine, LoadError> {
+        if let Some(problem) = self.limits.problems().into_iter().next() {
+            return Err(LoadError::Limits(problem));
+        }
         handle::initialise().map_err(LoadError::Initialise)?;
         let snapshot = Snapshot::take(database)?;
         snapshot.require(&self.required)?;
@@ -189,6 +204,8 @@ impl EngineBuilder {
             handle,
             options: self.scan_options(),
             limits: self.limits.clone(),
+            timeout: self.timeout,
+            allowed: self.allowed.clone(),
             scratch_dir: self.scratch_dir.clone(),
             definitions: Arc::new(definitions),
             snapshot,
@@ -251,6 +268,7 @@ impl EngineBuilder {
             timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
             pua: self.pua,
             all_match: self.all_match,
+            allowed: &self.allowed,
             libclamav: handle::version(),
         };
         hex(&Sha256::digest(serde_json::to_vec(&options).unwrap_or_default()))

@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clamav_sys::{cl_error_t, cl_msg};
 
-use super::observations::{Message, Observations, Severity, member_name};
+use super::formats;
+use super::observations::{Message, Observations, Severity};
 
 /// What one scan's callbacks write to. libclamav gets its address and hands it back on the thread that scans.
 #[derive(Default)]
@@ -40,6 +41,7 @@ pub(super) fn register(engine: *mut clamav_sys::cl_engine) {
     unsafe {
         clamav_sys::cl_engine_set_clcb_virus_found(engine, Some(virus_found));
         clamav_sys::cl_engine_set_clcb_meta(engine, Some(meta));
+        clamav_sys::cl_engine_set_clcb_file_inspection(engine, Some(file_inspection));
         clamav_sys::cl_engine_set_clcb_file_props(engine, Some(file_props));
     }
 }
@@ -90,13 +92,42 @@ extern "C" fn meta(
         record(context, |seen| {
             let name = text(name).unwrap_or_default();
             if is_encrypted != 0 {
-                seen.add_encrypted_member(&member_name(name));
+                seen.add_encrypted(&name);
             } else {
                 seen.members.announce(&text(container).unwrap_or_default(), &name, size, position);
             }
         });
     }
     // CL_CLEAN lets the scan go on. CL_BREAK would end it and CL_VIRUS would raise an alert.
+    clamav_sys::CL_CLEAN
+}
+
+extern "C" fn file_inspection(
+    _fd: c_int,
+    kind: *const c_char,
+    _ancestors: *mut *const c_char,
+    _parent_size: usize,
+    _name: *const c_char,
+    size: usize,
+    bytes: *const c_char,
+    _level: u32,
+    _attributes: u32,
+    context: *mut c_void,
+) -> cl_error_t {
+    // SAFETY: as in `virus_found`; `bytes` is null or the layer's content, `size` bytes that stay as they are during the call
+    // (scanners.c: dispatch_file_inspection_callback).
+    unsafe {
+        record(context, |seen| {
+            if bytes.is_null() {
+                return seen.fail("libclamav could not hand over a layer's content");
+            }
+            seen.add_findings(formats::inspect(
+                &text(kind).unwrap_or_default(),
+                std::slice::from_raw_parts(bytes.cast(), size),
+            ));
+        });
+    }
+    // Anything else would end the scan of this layer.
     clamav_sys::CL_CLEAN
 }
 

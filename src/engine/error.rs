@@ -28,6 +28,9 @@ pub enum LoadError {
         /// The missing database, without its ending.
         name: String,
     },
+    /// A limit has a value that must not be used; see [`Limits::problems`](super::Limits::problems).
+    #[error("the limit {0}")]
+    Limits(String),
     /// libclamav refused an option.
     #[error("libclamav refused the option {option} = {value}: {message}")]
     Option {

@@ -23,6 +23,8 @@ pub struct Members {
     known: HashSet<u64>,
     /// How many members of each size were announced.
     announced: HashMap<u64, u32>,
+    /// How many layers of each size there must be, by our own reading of their containers (`formats`).
+    expected: HashMap<u64, u32>,
     /// How many layers of each size were scanned.
     scanned: HashMap<u64, u32>,
     /// A member's size was not announced at all.
@@ -48,6 +50,13 @@ impl Members {
         }
     }
 
+    /// Notes that something of this size must have been unpacked and scanned.
+    pub(super) fn expect(&mut self, size: u64) {
+        if size > NOT_SCANNED {
+            *self.expected.entry(size).or_default() += 1;
+        }
+    }
+
     /// Notes a layer below the input itself.
     pub(super) fn scan(&mut self, size: u64) {
         *self.scanned.entry(size).or_default() += 1;
@@ -55,8 +64,12 @@ impl Members {
 
     /// How many members have no layer of their size.
     pub(super) fn missing(&self) -> u32 {
-        let of_size = |(size, &count): (&u64, &u32)| count.saturating_sub(self.scanned.get(size).copied().unwrap_or(0));
-        self.announced.iter().map(of_size).sum::<u32>() + u32::from(self.unknown)
+        let missing = |wanted: &HashMap<u64, u32>| -> u32 {
+            let of_size = |(size, count): (&u64, &u32)| count.saturating_sub(self.scanned.get(size).copied().unwrap_or(0));
+            wanted.iter().map(of_size).fold(0, u32::saturating_add)
+        };
+        // The same member can be in both.
+        missing(&self.announced).max(missing(&self.expected)).saturating_add(self.unknown.into())
     }
 }
 

@@ -13,14 +13,17 @@ mod builder;
 mod callbacks;
 mod database;
 mod error;
+mod formats;
 mod handle;
 mod limits;
 mod members;
 mod observations;
 mod pcre_jit;
 mod private_file;
+mod refusals;
 mod verdict;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -28,6 +31,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use builder::{Canary, EICAR, EngineBuilder};
 pub(crate) use database::hex;
@@ -37,7 +41,7 @@ pub use limits::Limits;
 pub use members::Members;
 pub use observations::{Message, Observations, Severity};
 pub use private_file::{FrozenFile, PrivateFile};
-pub use verdict::{Reason, Status, Verdict, judge};
+pub use verdict::{Reason, Status, Verdict, is_detection, judge};
 
 use callbacks::ScanContext;
 use handle::{EngineHandle, FmapHandle};
@@ -75,6 +79,8 @@ pub struct Engine {
     handle: EngineHandle,
     options: clamav_sys::cl_scan_options,
     limits: Limits,
+    timeout: Duration,
+    allowed: BTreeSet<String>,
     scratch_dir: PathBuf,
     definitions: Arc<Definitions>,
     snapshot: Snapshot,
@@ -192,20 +198,33 @@ impl Engine {
             *mut std::ffi::c_void,
         ) -> clamav_sys::cl_error_t,
     ) -> Observations {
-        // libclamav makes its temp files here and reports "clean" if it cannot (scanners.c: cli_mkdir failures are dropped).
-        if let Err(error) = rustix::fs::access(&self.scratch_dir, rustix::fs::Access::WRITE_OK) {
-            return Observations::failed(&format!("the scratch directory is not usable: {error}"));
-        }
         let context = ScanContext::default();
         let capture = callbacks::capture_messages();
+        let watch = refusals::watch();
+        let began = Instant::now();
         let mut name = ptr::null();
         let mut scanned = 0;
         let mut options = self.options;
         let code = scan(&raw mut name, &raw mut scanned, &raw mut options, context.as_ptr());
+        let took = began.elapsed();
+        let refusal = watch.first_refusal();
         let messages = capture.finish();
         // SAFETY: libclamav sets `name` to a string of the engine's or leaves it null; the engine is alive (`self`).
         let name = unsafe { callbacks::text(name) };
         let mut observations = context.into_observations(code.0, name, messages);
+        if let Some(refusal) = refusal {
+            if refusal.is_trouble() {
+                observations.trouble = Some(refusal.to_string());
+            } else {
+                observations.fail(&refusal.to_string());
+            }
+        }
+        observations.timed_out = took > self.timeout;
+        // After the first match libclamav stops, unless it collects all of them; then an allowed match proves nothing.
+        if self.options.general & clamav_sys::CL_SCAN_GENERAL_ALLMATCHES != 0 {
+            let is_allowed = |name: &String| self.allowed.contains(name);
+            observations.allowed = observations.signatures.extract_if(.., is_allowed).collect();
+        }
         // libclamav cuts a zip's member off at MaxFileSize, at a multiple of its buffer, and says so only in its debug log
         // (unzip.c: unz, "trimming output size to maxfilesize").
         if observations.largest_member.saturating_add(TRIMMED_AT_MOST) > self.limits.max_file_size_bytes {

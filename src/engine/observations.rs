@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::formats::Findings;
 use super::handle::unrar_is_available;
 use super::members::Members;
 
@@ -17,10 +18,12 @@ pub struct Observations {
     pub return_code: u32,
     /// All alerts, malware and heuristics alike, from the `virus_found` callback.
     pub signatures: BTreeSet<String>,
-    /// Archive members that are encrypted, as the `meta` callback named them; at most eight.
-    pub encrypted_members: Vec<String>,
-    /// Layers whose contents this build of libclamav cannot read, by file type.
-    pub unreadable_layers: BTreeSet<String>,
+    /// Signatures that matched and are on the engine's list of allowed ones.
+    pub allowed: BTreeSet<String>,
+    /// What is encrypted, by name; at most [`MOST_NAMES`].
+    pub encrypted: BTreeSet<String>,
+    /// What this libclamav does not read, by name; at most [`MOST_NAMES`].
+    pub unsupported: BTreeSet<String>,
     /// What libclamav's metadata lists under `ParseErrors`, in any layer.
     pub parse_errors: BTreeSet<String>,
     /// What archives announced, and what was scanned of it.
@@ -31,15 +34,20 @@ pub struct Observations {
     pub largest_html: u64,
     /// libclamav's messages during the scan.
     pub messages: Vec<Message>,
-    /// Troubles that this crate saw itself: a callback that panicked, a file that changed, a missing scratch directory.
+    /// What this crate saw go wrong itself: a callback that panicked, a file that changed.
     pub failures: Vec<String>,
+    /// The operating system refused libclamav what it needs (space, descriptors, its directory). That says nothing about the input:
+    /// scanned again later, it may get another verdict.
+    pub trouble: Option<String>,
+    /// The scan took longer than it may.
+    pub timed_out: bool,
     /// The input is larger than `max_file_size_bytes`; libclamav was not asked.
     pub too_large: bool,
     /// libclamav reached the end of the scan and handed over its metadata (the `file_props` callback), or there was nothing to scan.
     pub finished: bool,
 }
 
-/// How many names of encrypted members are kept.
+/// How many names are kept of what is encrypted, and of what is not supported. Hostile files can hold any number.
 pub(super) const MOST_NAMES: usize = 8;
 
 /// How much of a hostile name is kept, in characters.
@@ -82,10 +90,15 @@ impl Observations {
         self.failures.push(why.to_owned());
     }
 
-    pub(super) fn add_encrypted_member(&mut self, name: &str) {
-        if self.encrypted_members.len() < MOST_NAMES {
-            self.encrypted_members.push(name.to_owned());
-        }
+    pub(super) fn add_encrypted(&mut self, name: &str) {
+        add_name(&mut self.encrypted, name);
+    }
+
+    /// Notes what a second look at a layer showed.
+    pub(super) fn add_findings(&mut self, findings: Findings) {
+        findings.encrypted.iter().for_each(|name| add_name(&mut self.encrypted, name));
+        findings.unsupported.iter().for_each(|name| add_name(&mut self.unsupported, name));
+        findings.expected.into_iter().for_each(|size| self.members.expect(size));
     }
 
     /// Reads libclamav's metadata: its arrival shows that the scan came to its end, its `ParseErrors` what was left out.
@@ -98,8 +111,14 @@ impl Observations {
     }
 }
 
+fn add_name(names: &mut BTreeSet<String>, name: &str) {
+    if names.len() < MOST_NAMES {
+        names.insert(printable(name));
+    }
+}
+
 /// A name from a hostile file, shortened and without control characters.
-pub(super) fn member_name(name: String) -> String {
+fn printable(name: &str) -> String {
     if name.is_empty() {
         return "unnamed".to_owned();
     }
@@ -130,7 +149,7 @@ impl MetadataVisitor<'_> {
         // Without the unrar module libclamav skips what is inside, and says so only in its debug log
         // (scanners.c: cli_scanrar_file).
         if matches!(kind, "CL_TYPE_RAR" | "CL_TYPE_RARSFX") && !unrar_is_available() {
-            self.seen.unreadable_layers.insert("RAR".to_owned());
+            add_name(&mut self.seen.unsupported, "RAR");
         }
     }
 }
@@ -166,7 +185,7 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
                 // The streams of an OLE2 file. This one is where Office puts an encrypted document ([MS-OFFCRYPTO] 2.3.4.4).
                 "Streams" => {
                     if map.next_value::<Vec<String>>()?.iter().any(|name| name.eq_ignore_ascii_case("EncryptedPackage")) {
-                        self.seen.add_encrypted_member("EncryptedPackage");
+                        self.seen.add_encrypted("EncryptedPackage");
                     }
                 }
                 _ => map.next_value_seed(self.deeper())?,
@@ -229,8 +248,8 @@ mod tests {
 
     #[test]
     fn hostile_member_names_are_tamed() {
-        assert_eq!(member_name("a\n\u{1b}[31mb".to_owned()), "a\u{fffd}\u{fffd}[31mb");
-        assert_eq!(member_name("x".repeat(5000)).len(), LONGEST_NAME);
-        assert_eq!(member_name(String::new()), "unnamed");
+        assert_eq!(printable("a\n\u{1b}[31mb"), "a\u{fffd}\u{fffd}[31mb");
+        assert_eq!(printable(&"x".repeat(5000)).len(), LONGEST_NAME);
+        assert_eq!(printable(""), "unnamed");
     }
 }

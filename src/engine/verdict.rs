@@ -50,6 +50,8 @@ pub struct Verdict {
     pub status: Status,
     /// All signatures that matched (malware, PUA, heuristics), sorted, each once.
     pub signatures: Vec<String>,
+    /// Signatures that matched and are allowed, sorted, each once. They have no part in the status.
+    pub allowed: Vec<String>,
     /// Why the scan was not complete. Always set for [`Status::Unscannable`], possibly for [`Status::Infected`].
     pub reason: Option<Reason>,
     /// More about the reason: which limit, which member, what libclamav said.
@@ -60,7 +62,13 @@ impl Verdict {
     /// The verdict on an input that could not be scanned at all.
     #[must_use]
     pub fn unscannable(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { status: Status::Unscannable, signatures: Vec::new(), reason: Some(reason), detail: Some(detail.into()) }
+        Self {
+            status: Status::Unscannable,
+            signatures: Vec::new(),
+            allowed: Vec::new(),
+            reason: Some(reason),
+            detail: Some(detail.into()),
+        }
     }
 }
 
@@ -114,6 +122,12 @@ fn classify(name: &str) -> Alert<'_> {
     }
 }
 
+/// Whether a name that libclamav gives is a detection, and not its way to say that it did not look at everything.
+#[must_use]
+pub fn is_detection(name: &str) -> bool {
+    !name.is_empty() && !matches!(classify(name), Alert::Incomplete(..))
+}
+
 /// Entries of `ParseErrors` that only concern libclamav's metadata, not what it scanned, by prefix: the properties of OLE2
 /// documents (title, author) that it could not decode (`ole2_extract.c`, `json_api.c`).
 const HARMLESS_PARSE_ERRORS: &[&str] = &["OLE2_SUMMARY_"];
@@ -151,9 +165,13 @@ pub fn judge(seen: &Observations) -> Verdict {
             _ => (Reason::EngineError, error.clone()),
         });
     }
-    gaps.extend(seen.encrypted_members.iter().map(|member| (Reason::Encrypted, member.clone())));
-    gaps.extend(seen.unreadable_layers.iter().map(|kind| (Reason::Unsupported, kind.clone())));
+    gaps.extend(seen.encrypted.iter().map(|name| (Reason::Encrypted, name.clone())));
+    gaps.extend(seen.unsupported.iter().map(|name| (Reason::Unsupported, name.clone())));
     gaps.extend(seen.failures.iter().map(|failure| (Reason::EngineError, failure.clone())));
+    gaps.extend(seen.trouble.iter().map(|trouble| (Reason::EngineError, trouble.clone())));
+    if seen.timed_out {
+        gaps.insert((Reason::TimedOut, "MaxScanTime".to_owned()));
+    }
     let missing = seen.members.missing();
     if missing > 0 {
         gaps.insert((Reason::Unsupported, format!("{missing} members of archives were not unpacked")));
@@ -170,7 +188,7 @@ pub fn judge(seen: &Observations) -> Verdict {
     }
     match clamav_sys::cl_error_t(seen.return_code) {
         clamav_sys::CL_SUCCESS => {}
-        clamav_sys::CL_VIRUS if !seen.signatures.is_empty() => {}
+        clamav_sys::CL_VIRUS if !seen.signatures.is_empty() || !seen.allowed.is_empty() => {}
         clamav_sys::CL_VIRUS => {
             gaps.insert((Reason::EngineError, "libclamav raised an alert without a name".to_owned()));
         }
@@ -192,7 +210,8 @@ pub fn judge(seen: &Observations) -> Verdict {
         Status::Clean
     };
     let (reason, detail) = gaps.into_iter().next().unzip();
-    Verdict { status, signatures: detections.into_iter().collect(), reason, detail }
+    let allowed = seen.allowed.iter().cloned().collect();
+    Verdict { status, signatures: detections.into_iter().collect(), allowed, reason, detail }
 }
 
 #[cfg(test)]
@@ -235,20 +254,8 @@ mod tests {
             ("unknown code", Observations { return_code: 9999, ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             ("alert without name", Observations { return_code: 1, ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             ("too large", Observations { too_large: true, ..Observations::default() }, Unscannable, &[], Some(TooLarge)),
-            (
-                "member",
-                Observations { encrypted_members: vec!["x".into()], ..finished(&[]) },
-                Unscannable,
-                &[],
-                Some(Encrypted),
-            ),
-            (
-                "rar",
-                Observations { unreadable_layers: ["RAR".into()].into(), ..finished(&[]) },
-                Unscannable,
-                &[],
-                Some(Unsupported),
-            ),
+            ("member", Observations { encrypted: ["x".into()].into(), ..finished(&[]) }, Unscannable, &[], Some(Encrypted)),
+            ("rar", Observations { unsupported: ["RAR".into()].into(), ..finished(&[]) }, Unscannable, &[], Some(Unsupported)),
             (
                 "error message",
                 Observations { messages: vec![message(Severity::Error)], ..finished(&[]) },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,10 +46,15 @@ impl<Q: Queue> Consumer<Q> {
         self.handlers.len()
     }
 
-    /// Receives until `stop`, then waits for the handlers under way. At `abandon`, those still running are dropped and their
+    /// Receives until `stop`, but nothing while there are `obstacles`; then waits for the handlers under way. At `abandon`, those still running are dropped and their
     /// messages made visible at once.
-    pub async fn run<H, F>(&self, handler: H, stop: CancellationToken, abandon: CancellationToken)
-    where
+    pub async fn run<H, F>(
+        &self,
+        handler: H,
+        obstacles: watch::Receiver<Vec<String>>,
+        stop: CancellationToken,
+        abandon: CancellationToken,
+    ) where
         H: Fn(Message) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
@@ -62,6 +67,7 @@ impl<Q: Queue> Consumer<Q> {
                 visibility: self.visibility,
                 acknowledger: acknowledger.clone(),
                 handlers: self.handlers.clone(),
+                obstacles: obstacles.clone(),
                 stop: stop.clone(),
                 abandon: abandon.clone(),
             };
@@ -80,12 +86,13 @@ struct Receiver<Q> {
     visibility: Duration,
     acknowledger: Acknowledger,
     handlers: TaskTracker,
+    obstacles: watch::Receiver<Vec<String>>,
     stop: CancellationToken,
     abandon: CancellationToken,
 }
 
 impl<Q: Queue> Receiver<Q> {
-    async fn run<H, F>(self, handler: H)
+    async fn run<H, F>(mut self, handler: H)
     where
         H: Fn(Message) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send + 'static,
@@ -122,8 +129,13 @@ impl<Q: Queue> Receiver<Q> {
         }
     }
 
-    /// Permits for one to ten messages; `None` after a stop.
-    async fn wait_for_room(&self) -> Option<Vec<OwnedSemaphorePermit>> {
+    /// Permits for one to ten messages, when nothing is in the way; `None` after a stop.
+    async fn wait_for_room(&mut self) -> Option<Vec<OwnedSemaphorePermit>> {
+        tokio::select! {
+            // An error means that nobody watches any more: then nothing is in the way for ever.
+            _ = self.obstacles.wait_for(Vec::is_empty) => {}
+            () = self.stop.cancelled() => return None,
+        }
         let first = tokio::select! {
             permit = Arc::clone(&self.room).acquire_owned() => permit.ok()?,
             () = self.stop.cancelled() => return None,

@@ -37,13 +37,14 @@ impl SqsQueue {
         })
     }
 
-    /// Whether messages that are received too often go to a dead-letter queue.
+    /// How often a message is received before it goes to the dead-letter queue; `None` when that never happens.
     ///
     /// # Errors
     ///
     /// As [`SqsQueue::arn`].
-    pub async fn has_redrive_policy(&self) -> Result<bool, QueueError> {
-        Ok(self.attribute(QueueAttributeName::RedrivePolicy).await?.is_some())
+    pub async fn most_receives(&self) -> Result<Option<u32>, QueueError> {
+        let policy = self.attribute(QueueAttributeName::RedrivePolicy).await?;
+        Ok(policy.and_then(|text| most_receives(&text)))
     }
 
     async fn attribute(&self, name: QueueAttributeName) -> Result<Option<String>, QueueError> {
@@ -136,6 +137,14 @@ impl QueueError {
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html>).
 fn is_lost(code: &str) -> bool {
     ["ReceiptHandleIsInvalid", "MessageNotInflight"].iter().any(|known| code.ends_with(known))
+}
+
+/// `maxReceiveCount` of a redrive policy; SQS itself writes it as a number, and takes a string as well.
+fn most_receives(policy: &str) -> Option<u32> {
+    let policy: serde_json::Value = serde_json::from_str(policy).ok()?;
+    let count = policy.get("maxReceiveCount")?;
+    let number = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
+    u32::try_from(number).ok()
 }
 
 fn message(received: aws_sdk_sqs::types::Message) -> Message {

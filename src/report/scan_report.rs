@@ -25,6 +25,9 @@ pub struct ScanReport {
     pub status: Status,
     /// All signatures that matched, sorted.
     pub signatures: Vec<String>,
+    /// Signatures that matched and are allowed by the configuration, sorted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
     /// Why the scan was not complete.
     pub reason: Option<Reason>,
     /// More about the reason: which limit, which member.
@@ -201,6 +204,7 @@ mod tests {
             scan_id: scan_id(&target, None, "f", "o"),
             status: Status::Infected,
             signatures: vec!["Win.Test.EICAR_HDB-1".into()],
+            allowed: Vec::new(),
             reason: None,
             detail: None,
             target,

@@ -6,13 +6,16 @@
 
 mod backend;
 mod budget;
+mod fitness;
 mod input;
+mod jobs;
 mod pool;
 mod scratch;
 mod warm;
 
 pub use backend::{Backend, Current, Observed};
 pub use budget::{Budget, Reservation};
+pub use fitness::Fitness;
 pub use input::{Incoming, Input};
 pub use pool::{Pool, ScanError, Scanned};
 pub use scratch::Scratch;

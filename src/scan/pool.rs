@@ -8,19 +8,26 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::backend::{Backend, Current};
 use super::input::Input;
-use crate::engine::{Reason, Verdict, judge};
+use super::jobs::{Jobs, Watch};
+use crate::engine::{Reason, Status, Verdict, judge};
 
 /// A level of nested zip takes about 19 KiB of stack in libclamav; Rust's default of 2 MiB overflows at 100 levels.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+/// How much later than it should libclamav may be before its thread is taken for lost: it looks at the clock only now and then.
+const OVERTIME: Duration = Duration::from_secs(2);
 
 /// A fixed number of scan threads and a bounded queue in front of them.
 pub struct Pool {
     backend: Arc<dyn Backend>,
     slots: Arc<Semaphore>,
+    jobs: Arc<Jobs>,
+    /// Ends before the threads are joined.
+    watch: Option<Watch>,
     size: usize,
     /// `None` only while the pool is being dropped.
     threads: Option<rayon::ThreadPool>,
@@ -50,18 +57,25 @@ pub enum ScanError {
     /// The input could not be read.
     #[error("cannot read the input: {0}")]
     Read(#[from] io::Error),
+    /// The machine got in the way (no space, no descriptors, the scratch directory is gone): trying again later can help.
+    #[error("the scan was hindered: {0}")]
+    Trouble(String),
+    /// Every scan thread is past its deadline.
+    #[error("no scan thread is left: all of them are past their deadline")]
+    Stuck,
     /// The pool is shutting down.
     #[error("the scanner is shutting down")]
     Closed,
 }
 
 impl Pool {
-    /// Starts `threads` scan threads on `backend`.
+    /// Starts `threads` scan threads on `backend`. A scan that is not back two seconds after `timeout`, which is also the engine's, is
+    /// answered `UNSCANNABLE TIMED_OUT`; its thread takes no other work until it is.
     ///
     /// # Errors
     ///
     /// When the operating system gives no more threads.
-    pub fn new(backend: Arc<dyn Backend>, threads: usize) -> io::Result<Self> {
+    pub fn new(backend: Arc<dyn Backend>, threads: usize, timeout: Duration) -> io::Result<Self> {
         let threads = threads.max(1);
         let joins = Mutex::new(Vec::with_capacity(threads));
         let pool = rayon::ThreadPoolBuilder::new()
@@ -83,7 +97,9 @@ impl Pool {
             .build()
             .map_err(io::Error::other)?;
         // One waiting job for each running one keeps the threads busy; more would only hold memory.
-        Ok(Self { backend, slots: Arc::new(Semaphore::new(threads * 2)), size: threads, threads: Some(pool), joins })
+        let slots = Arc::new(Semaphore::new(threads * 2));
+        let (jobs, watch) = Jobs::start(threads, timeout.saturating_add(OVERTIME))?;
+        Ok(Self { backend, slots, jobs, watch: Some(watch), size: threads, threads: Some(pool), joins })
     }
 
     /// What the next scan will be done with.
@@ -111,25 +127,34 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`ScanError::Read`] when `load` or reading the input failed; [`ScanError::Closed`] after [`Pool::close`].
+    /// [`ScanError::Read`] when `load` or reading the input failed; [`ScanError::Trouble`] when the machine got in the way and nothing
+    /// was found; [`ScanError::Stuck`] when no thread is left; [`ScanError::Closed`] after [`Pool::close`].
     pub async fn scan<F>(&self, load: F) -> Result<Scanned, ScanError>
     where
         F: FnOnce() -> io::Result<Input> + Send + 'static,
     {
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| ScanError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let backend = Arc::clone(&self.backend);
-        self.threads.as_ref().ok_or(ScanError::Closed)?.spawn(move || {
-            if reply.is_closed() {
-                return;
-            }
-            let began = Instant::now();
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(&*backend, load, began)));
-            // Free before the caller knows: what it sees afterwards is an idle thread.
-            drop(slot);
-            let _ = reply.send(outcome.unwrap_or_else(|panic| Ok(panicked(&*panic, began, backend.current()))));
-        });
+        let (backend, jobs) = (Arc::clone(&self.backend), Arc::clone(&self.jobs));
+        let threads = self.threads.as_ref().ok_or(ScanError::Closed)?;
+        if let Some(id) = jobs.submit(reply, slot) {
+            threads.spawn(move || {
+                if !jobs.begin(id, backend.current()) {
+                    return;
+                }
+                let began = Instant::now();
+                let read = |input: &Input| jobs.read(id, input.sha256(), input.size());
+                let outcome = catch_unwind(AssertUnwindSafe(|| run(&*backend, load, read, began)));
+                jobs.finish(id, outcome.unwrap_or_else(|panic| Ok(panicked(&*panic, began, backend.current()))));
+            });
+        }
         answer.await.map_err(|_| ScanError::Closed)?
+    }
+
+    /// How many scan threads are past their deadline and do not come back, and every change of that.
+    #[must_use]
+    pub fn overdue(&self) -> watch::Receiver<usize> {
+        self.jobs.overdue()
     }
 
     /// Takes no more work; scans under way go on.
@@ -138,14 +163,19 @@ impl Pool {
     }
 }
 
-fn run<F>(backend: &dyn Backend, load: F, began: Instant) -> Result<Scanned, ScanError>
+fn run<F>(backend: &dyn Backend, load: F, read: impl FnOnce(&Input), began: Instant) -> Result<Scanned, ScanError>
 where
     F: FnOnce() -> io::Result<Input>,
 {
     let input = load()?;
+    read(&input);
     let observed = backend.scan(&input)?;
+    let verdict = judge(&observed.observations);
+    if let (Some(trouble), true) = (observed.observations.trouble, verdict.status != Status::Infected) {
+        return Err(ScanError::Trouble(trouble));
+    }
     Ok(Scanned {
-        verdict: judge(&observed.observations),
+        verdict,
         with: observed.with,
         sha256: Some(input.sha256()),
         size: input.size(),
@@ -171,10 +201,15 @@ fn panicked(panic: &(dyn Any + Send), began: Instant, with: Current) -> Scanned 
 }
 
 impl Drop for Pool {
-    /// Joins the scan threads: libclamav's per-thread state must be gone before the process runs its exit handlers.
+    /// Joins the scan threads: libclamav's per-thread state must be gone before the process runs its exit handlers. One that does not
+    /// come back is left alone.
     fn drop(&mut self) {
         self.close();
+        drop(self.watch.take());
         drop(self.threads.take());
+        if *self.overdue().borrow() > 0 {
+            return;
+        }
         for join in self.joins.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = join.join();
         }
@@ -212,13 +247,15 @@ mod tests {
         }
     }
 
+    const LONG: Duration = Duration::from_secs(600);
+
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().build().unwrap()
     }
 
     #[test]
     fn a_panic_is_an_engine_error_and_the_thread_lives_on() {
-        let pool = Pool::new(Arc::new(Scripted { asked: AtomicUsize::new(0), gate: None }), 1).unwrap();
+        let pool = Pool::new(Arc::new(Scripted { asked: AtomicUsize::new(0), gate: None }), 1, LONG).unwrap();
         runtime().block_on(async {
             let bad = pool.scan(|| Ok(Input::from_bytes(vec![0; 13]))).await.unwrap();
             assert_eq!((bad.verdict.status, bad.verdict.reason), (Status::Unscannable, Some(Reason::EngineError)));
@@ -232,7 +269,7 @@ mod tests {
     fn a_caller_that_has_gone_is_skipped() {
         let gate = Arc::new(Barrier::new(2));
         let backend = Arc::new(Scripted { asked: AtomicUsize::new(0), gate: Some(Arc::clone(&gate)) });
-        let pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1).unwrap();
+        let pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG).unwrap();
         runtime().block_on(async {
             let first = pool.scan(|| Ok(Input::from_bytes(vec![1; 20])));
             let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
@@ -245,6 +282,61 @@ mod tests {
         });
         drop(pool);
         assert_eq!(backend.asked.load(Ordering::SeqCst), 1);
+    }
+
+    /// libclamav cannot be interrupted: a thread that does not come back must not take its caller, or the next one, with it.
+    #[test]
+    fn a_thread_that_does_not_come_back() {
+        let gate = Arc::new(Barrier::new(2));
+        let backend = Arc::new(Scripted { asked: AtomicUsize::new(0), gate: Some(Arc::clone(&gate)) });
+        let mut pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG).unwrap();
+        let (jobs, watch) = Jobs::start(1, Duration::from_millis(20)).unwrap();
+        (pool.jobs, pool.watch) = (jobs, Some(watch));
+        runtime().block_on(async {
+            let mut overdue = pool.overdue();
+            let mut first = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))));
+            let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
+            assert!(futures_poll(&mut first).is_none() && futures_poll(&mut second).is_none());
+            let first = first.await.unwrap();
+            assert_eq!((first.verdict.status, first.verdict.reason), (Status::Unscannable, Some(Reason::TimedOut)));
+            assert_eq!((first.size, first.sha256.is_some()), (20, true));
+            assert_eq!(*overdue.borrow_and_update(), 1);
+            assert!(matches!(second.await, Err(ScanError::Stuck)), "it waited behind the lost thread");
+            let third = pool.scan(|| Ok(Input::from_bytes(vec![3; 20]))).await;
+            assert!(matches!(third, Err(ScanError::Stuck)), "nothing new is accepted");
+
+            gate.wait();
+            overdue.changed().await.unwrap();
+            assert_eq!(*overdue.borrow(), 0);
+            let mut fourth = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![4; 20]))));
+            assert!(futures_poll(&mut fourth).is_none());
+            gate.wait();
+            assert_eq!(fourth.await.unwrap().verdict.status, Status::Clean);
+        });
+        assert_eq!(backend.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn trouble_is_no_verdict_but_malware_stays_found() {
+        struct Troubled(Observations);
+        impl Backend for Troubled {
+            fn current(&self) -> Current {
+                Scripted { asked: AtomicUsize::new(0), gate: None }.current()
+            }
+            fn scan(&self, _: &Input) -> io::Result<Observed> {
+                Ok(Observed { observations: self.0.clone(), with: self.current() })
+            }
+        }
+        let troubled = Observations { finished: true, trouble: Some("no space".to_owned()), ..Observations::default() };
+        let infected = Observations { signatures: ["Virus".to_owned()].into(), ..troubled.clone() };
+        for (seen, expected) in [(troubled, None), (infected, Some((Status::Infected, Some(Reason::EngineError))))] {
+            let pool = Pool::new(Arc::new(Troubled(seen)), 1, LONG).unwrap();
+            let outcome = runtime().block_on(pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))));
+            match outcome {
+                Ok(scanned) => assert_eq!(Some((scanned.verdict.status, scanned.verdict.reason)), expected),
+                Err(error) => assert!(expected.is_none() && matches!(error, ScanError::Trouble(_)), "{error}"),
+            }
+        }
     }
 
     fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

@@ -34,8 +34,8 @@ pub fn object_gone(id: &ObjectId, error: &S3Error) {
     );
 }
 
-/// Work on an object that failed; its message comes back.
-pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display) {
+/// Work on an object that failed; its message comes back, or, after its `last` delivery, goes to the dead-letter queue.
+pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last: bool) {
     let error = error.to_string();
     tracing::warn!(
         bucket = id.bucket.as_str(),
@@ -44,8 +44,15 @@ pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display) {
         message_id = message.id.as_str(),
         receive_count = message.receive_count,
         error = error.as_str(),
-        "object not done; its message will be delivered again"
+        last,
+        "object not done; its message will be delivered again, or was for the last time"
     );
+}
+
+/// A report on a failure that could not be delivered; the message in the dead-letter queue is all that is left.
+pub fn report_lost(id: &ObjectId, error: &dyn Display) {
+    let error = error.to_string();
+    tracing::error!(bucket = id.bucket.as_str(), key = id.key.as_str(), error = error.as_str(), "report not delivered");
 }
 
 /// An object that is done: the one line about it. `report` is the whole report as JSON.

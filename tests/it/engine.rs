@@ -197,7 +197,7 @@ async fn a_reload_is_used_by_the_next_scan_and_a_bad_one_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
     let warm = Arc::new(Warm::load(EngineBuilder::new(), dir.path().to_owned()).unwrap());
-    let pool = Pool::new(Arc::clone(&warm) as Arc<dyn Backend>, 2).unwrap();
+    let pool = Pool::new(Arc::clone(&warm) as Arc<dyn Backend>, 2, Duration::from_secs(60)).unwrap();
     let scan = || async { pool.scan(|| Ok(Input::from_bytes(b"new malware".to_vec()))).await.unwrap().verdict.status };
     assert_eq!(scan().await, Status::Clean);
     let before = warm.current();

@@ -1,0 +1,75 @@
+//! Whether the service takes work: not while the machine is in trouble, and not when no scan thread is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::scan::Fitness;
+
+/// How often the machine is looked at while all is well, and while it is not.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What keeps the service from taking work.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    obstacles: Arc<watch::Sender<Vec<String>>>,
+    look: Arc<Notify>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self { obstacles: Arc::new(watch::Sender::new(Vec::new())), look: Arc::default() }
+    }
+}
+
+impl Readiness {
+    /// What is in the way now, and every change of that.
+    #[must_use]
+    pub fn obstacles(&self) -> watch::Receiver<Vec<String>> {
+        self.obstacles.subscribe()
+    }
+
+    /// A scan was hindered: looks at the machine at once.
+    pub fn look_now(&self) {
+        self.look.notify_one();
+    }
+
+    /// Keeps looking until `stop`. `overdue` is how many of the `threads` scan threads do not come back.
+    pub async fn watch(self, fitness: Fitness, mut overdue: watch::Receiver<usize>, threads: usize, stop: CancellationToken) {
+        loop {
+            let mut obstacles = Vec::new();
+            if *overdue.borrow_and_update() >= threads {
+                obstacles.push(format!("no scan thread is left: all {threads} are past their deadline"));
+            }
+            let fitness = fitness.clone();
+            let looked = tokio::task::spawn_blocking(move || fitness.trouble()).await;
+            obstacles.extend(looked.unwrap_or_else(|error| Some(format!("cannot look at the machine: {error}"))));
+            self.tell(obstacles);
+
+            let pause = if self.obstacles.borrow().is_empty() { LOOK_EVERY } else { LOOK_AGAIN };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.look.notified() => {}
+                Ok(()) = overdue.changed() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn tell(&self, now: Vec<String>) {
+        self.obstacles.send_if_modified(|before| {
+            // The text can hold numbers that change all the time.
+            if before.is_empty() && !now.is_empty() {
+                tracing::error!(obstacles = now.join("; "), "cannot scan; no messages are received until that ends");
+            } else if !before.is_empty() && now.is_empty() {
+                tracing::info!("can scan again");
+            }
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+    }
+}

@@ -1,0 +1,142 @@
+/* When the operating system refuses libclamav a temporary file (no space, no descriptors, no directory), most of its parsers
+ * skip what they were unpacking, without a message, and the rest of the file is called clean. libclamav asks by the names below,
+ * and the dynamic linker finds those of the executable first: they forward to the real ones, which are next in its order, and
+ * remember the first refusal on a thread that scans.
+ */
+#undef _FORTIFY_SOURCE
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static _Thread_local int watching;
+static _Thread_local const char *refused_call;
+static _Thread_local int refused_error;
+
+/* Forgets what was, and watches this thread. */
+void clamgate_watch_refusals(void)
+{
+    refused_call = NULL;
+    watching = 1;
+}
+
+/* Ends the watch: the first call that was refused, with its errno, or NULL. */
+const char *clamgate_first_refusal(int *error)
+{
+    watching = 0;
+    *error = refused_error;
+    return refused_call;
+}
+
+static void note(const char *call)
+{
+    if (watching && !refused_call) {
+        refused_call = call;
+        refused_error = errno;
+    }
+}
+
+/* Refusals that do not depend on what is asked for. libclamav also opens files that may rightly not be there. */
+static int exhausted(void)
+{
+    return errno == ENOSPC || errno == EDQUOT || errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO;
+}
+
+/* The real function behind a name; looked up at the first call, on whichever thread that is. */
+#define REAL(name)                                                                 \
+    static __typeof__(&name) found;                                                \
+    __typeof__(&name) real = __atomic_load_n(&found, __ATOMIC_ACQUIRE);            \
+    if (!real) {                                                                   \
+        real = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                         \
+        __atomic_store_n(&found, real, __ATOMIC_RELEASE);                          \
+    }
+
+int open64(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if (flags & (O_CREAT | O_TMPFILE)) {
+        va_list arguments;
+        va_start(arguments, flags);
+        mode = va_arg(arguments, mode_t);
+        va_end(arguments);
+    }
+    REAL(open64)
+    int fd = real(path, flags, mode);
+    if (fd < 0 && ((flags & O_CREAT) || exhausted()))
+        note("open");
+    return fd;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count)
+{
+    REAL(write)
+    ssize_t written = real(fd, bytes, count);
+    if (written < 0 && errno != EINTR)
+        note("write");
+    return written;
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    REAL(mkdir)
+    int result = real(path, mode);
+    /* The parser of HTML makes its directory again for each script. */
+    if (result < 0 && errno != EEXIST)
+        note("mkdir");
+    return result;
+}
+
+FILE *fopen64(const char *path, const char *mode)
+{
+    REAL(fopen64)
+    FILE *file = real(path, mode);
+    if (!file && (strpbrk(mode, "wa+") || exhausted()))
+        note("fopen");
+    return file;
+}
+
+FILE *fdopen(int fd, const char *mode)
+{
+    REAL(fdopen)
+    FILE *file = real(fd, mode);
+    if (!file)
+        note("fdopen");
+    return file;
+}
+
+/* What was buffered meets the disk here, or met it before and left the error flag. */
+int fclose(FILE *file)
+{
+    REAL(fclose)
+    int failed = watching && ferror(file);
+    if (failed)
+        errno = EIO;
+    int result = real(file);
+    if (failed || result != 0)
+        note("fclose");
+    return result;
+}
+
+int dup(int fd)
+{
+    REAL(dup)
+    int result = real(fd);
+    if (result < 0)
+        note("dup");
+    return result;
+}
+
+DIR *opendir(const char *path)
+{
+    REAL(opendir)
+    DIR *dir = real(path);
+    if (!dir && exhausted())
+        note("opendir");
+    return dir;
+}

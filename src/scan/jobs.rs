@@ -1,0 +1,194 @@
+//! The jobs of a pool, from submission to answer, and the watch over those that do not come back.
+//!
+//! libclamav looks at the clock only now and then. Whoever waits for a verdict must not wait for it: an overdue job is answered
+//! `TIMED_OUT` by the watch, while its thread goes on. When every thread is overdue, nothing that waits can be scanned here, and it
+//! is handed back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use super::backend::Current;
+use super::pool::{ScanError, Scanned};
+use crate::engine::{Reason, Verdict};
+
+type Reply = oneshot::Sender<Result<Scanned, ScanError>>;
+
+/// All jobs of a pool.
+pub(super) struct Jobs {
+    state: Mutex<State>,
+    /// Wakes the watch: a job has begun while there was none to watch, or the pool closes.
+    wake: Condvar,
+    threads: usize,
+    deadline: Duration,
+    overdue: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    /// Jobs that no thread has taken up.
+    waiting: BTreeMap<u64, Job>,
+    /// Jobs that a thread works on.
+    running: BTreeMap<u64, Run>,
+    closed: bool,
+}
+
+struct Job {
+    reply: Reply,
+    slot: OwnedSemaphorePermit,
+}
+
+struct Run {
+    began: Instant,
+    with: Current,
+    /// The content's digest and size, once it has been read.
+    content: Option<(String, u64)>,
+    /// `None` when the job is overdue and has been answered.
+    reply: Option<Reply>,
+    slot: OwnedSemaphorePermit,
+}
+
+/// Ends the watch when dropped.
+pub(super) struct Watch {
+    jobs: Arc<Jobs>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Jobs {
+    /// The jobs of `threads` threads, each to be answered `deadline` after a thread took it up, and their watch.
+    pub(super) fn start(threads: usize, deadline: Duration) -> io::Result<(Arc<Self>, Watch)> {
+        let jobs =
+            Arc::new(Self { state: Mutex::default(), wake: Condvar::new(), threads, deadline, overdue: watch::Sender::new(0) });
+        let watched = Arc::clone(&jobs);
+        let thread = std::thread::Builder::new().name("scan-watch".to_owned()).spawn(move || watched.watch())?;
+        Ok((Arc::clone(&jobs), Watch { jobs, thread: Some(thread) }))
+    }
+
+    /// Takes a job in; `None`, with the answer given, when no thread is left for it.
+    pub(super) fn submit(&self, reply: Reply, slot: OwnedSemaphorePermit) -> Option<u64> {
+        let mut state = self.lock();
+        if self.overdue_in(&state) == self.threads {
+            drop(slot);
+            let _ = reply.send(Err(ScanError::Stuck));
+            return None;
+        }
+        state.next += 1;
+        let id = state.next;
+        state.waiting.insert(id, Job { reply, slot });
+        Some(id)
+    }
+
+    /// A thread takes the job up; false when nobody waits for it any more.
+    pub(super) fn begin(&self, id: u64, with: Current) -> bool {
+        let mut state = self.lock();
+        let Some(job) = state.waiting.remove(&id).filter(|job| !job.reply.is_closed()) else { return false };
+        let unwatched = self.overdue_in(&state) == state.running.len();
+        let run = Run { began: Instant::now(), with, content: None, reply: Some(job.reply), slot: job.slot };
+        state.running.insert(id, run);
+        if unwatched {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// The job's content has been read.
+    pub(super) fn read(&self, id: u64, sha256: String, size: u64) {
+        if let Some(run) = self.lock().running.get_mut(&id) {
+            run.content = Some((sha256, size));
+        }
+    }
+
+    /// The thread is done with the job.
+    pub(super) fn finish(&self, id: u64, outcome: Result<Scanned, ScanError>) {
+        let mut state = self.lock();
+        let Some(run) = state.running.remove(&id) else { return };
+        let overdue = self.overdue_in(&state);
+        drop(state);
+        // Free before the caller knows: what it sees afterwards is an idle thread.
+        drop(run.slot);
+        match run.reply {
+            Some(reply) => {
+                let _ = reply.send(outcome);
+            }
+            None => {
+                tracing::warn!(took_ms = run.began.elapsed().as_millis(), "a scan that was overdue has come back");
+                self.overdue.send_replace(overdue);
+            }
+        }
+    }
+
+    /// How many threads are overdue, and every change of that.
+    pub(super) fn overdue(&self) -> watch::Receiver<usize> {
+        self.overdue.subscribe()
+    }
+
+    fn overdue_in(&self, state: &State) -> usize {
+        state.running.values().filter(|run| run.reply.is_none()).count()
+    }
+
+    fn watch(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            let now = Instant::now();
+            let mut answers = Vec::new();
+            for run in state.running.values_mut().filter(|run| now.duration_since(run.began) >= self.deadline) {
+                answers.extend(run.reply.take().map(|reply| (reply, Ok(run.timed_out(now)))));
+            }
+            if !answers.is_empty() {
+                let overdue = self.overdue_in(&state);
+                tracing::error!(overdue, threads = self.threads, "a scan does not come back; its thread is lost until it does");
+                self.overdue.send_replace(overdue);
+                if overdue == self.threads {
+                    let waiting = std::mem::take(&mut state.waiting);
+                    answers.extend(waiting.into_values().map(|job| (job.reply, Err(ScanError::Stuck))));
+                }
+            }
+            // Last: whoever hears of it finds everything else as it is now.
+            for (reply, answer) in answers {
+                let _ = reply.send(answer);
+            }
+            let next = state.running.values().filter(|run| run.reply.is_some()).map(|run| run.began + self.deadline).min();
+            state = match next {
+                Some(next) => {
+                    let wait = next.saturating_duration_since(Instant::now());
+                    self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    fn timed_out(&self, now: Instant) -> Scanned {
+        let (sha256, size) = self.content.clone().unzip();
+        Scanned {
+            verdict: Verdict::unscannable(Reason::TimedOut, "MaxScanTime"),
+            with: self.with.clone(),
+            sha256,
+            size: size.unwrap_or(0),
+            scanned_at: OffsetDateTime::now_utc(),
+            took: now.duration_since(self.began),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.jobs.lock().closed = true;
+        self.jobs.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Documents that need a password. Most are files in `tests/data/encrypted`, whose README says how they were made.
+
+use std::fs;
+use std::path::Path;
+
+use super::archives::ole2;
+use super::noise;
+
+/// The files of `tests/data/encrypted` that cannot be read without a password.
+pub const ENCRYPTED: [&str; 8] = [
+    "password.doc",
+    "password.docx",
+    "password.odt",
+    "password.pptx",
+    "password.xls",
+    "password.xlsx",
+    "user-password-aes256.pdf",
+    "user-password-rc4.pdf",
+];
+
+/// Those that are encrypted too, but open without a password. EICAR is attached to each.
+pub const OWNER_PASSWORD_ONLY: [&str; 2] = ["owner-password-aes256.pdf", "owner-password-rc4.pdf"];
+
+pub fn encrypted(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encrypted").join(name)).unwrap()
+}
+
+/// A presentation of PowerPoint 97-2003 with a password. No free program saves one, so its records are written here, as far as
+/// it takes to see that it is encrypted; what would be encrypted is noise.
+pub fn encrypted_ppt() -> Vec<u8> {
+    const DOCUMENT_CONTAINER: u16 = 0x03e8;
+    const CURRENT_USER_ATOM: u16 = 0x0ff6;
+    const USER_EDIT_ATOM: u16 = 0x0ff5;
+    const PERSIST_DIRECTORY_ATOM: u16 = 0x1772;
+    const CRYPT_SESSION_CONTAINER: u16 = 0x2f14;
+    const ENCRYPTED: u32 = 0xf3d1_c4df;
+    const RC4: u32 = 0x6801;
+    const SHA1: u32 = 0x8004;
+
+    // [MS-OFFCRYPTO] 2.3.5.1, RC4 CryptoAPI encryption: version 2.2, then header and verifier.
+    let header = numbers(&[4, 0, RC4, SHA1, 128, 1, 0, 0, 0]);
+    let verifier = [numbers(&[16]), noise(32), numbers(&[20]), noise(20)].concat();
+    let session = [numbers(&[0x0002_0002, 4, header.len() as u32]), header, verifier].concat();
+
+    // [MS-PPT] 2.1.2: the document and the session, the directory that says where they are, and the edit that refers to both.
+    let document = ppt_record(DOCUMENT_CONTAINER, &noise(4096));
+    let session = ppt_record(CRYPT_SESSION_CONTAINER, &session);
+    let two_from_one = 2 << 20 | 1;
+    let directory = ppt_record(PERSIST_DIRECTORY_ATOM, &numbers(&[two_from_one, 0, document.len() as u32]));
+    let directory_offset = (document.len() + session.len()) as u32;
+    let edit_offset = directory_offset + directory.len() as u32;
+    let edit = ppt_record(USER_EDIT_ATOM, &numbers(&[256, 0x0300_0000, 0, directory_offset, 1, 2, 1, 2]));
+    let names = [&0_u16.to_le_bytes()[..], &0x03f4_u16.to_le_bytes(), &[3, 0, 0, 0]].concat();
+    let user = ppt_record(CURRENT_USER_ATOM, &[numbers(&[20, ENCRYPTED, edit_offset]), names, numbers(&[8])].concat());
+    ole2(&[("Current User", &user), ("PowerPoint Document", &[document, session, directory, edit].concat())])
+}
+
+/// [MS-PPT] 2.3.1: version and instance, type, length, content.
+fn ppt_record(kind: u16, content: &[u8]) -> Vec<u8> {
+    let version: u16 = if kind == 0x03e8 || kind == 0x2f14 { 0xf } else { 0 };
+    [&version.to_le_bytes()[..], &kind.to_le_bytes(), &(content.len() as u32).to_le_bytes(), content].concat()
+}
+
+fn numbers(values: &[u32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
