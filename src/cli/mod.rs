@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::{self, Config, LogFormat, Overrides};
 use crate::engine::{Canary, EngineBuilder};
@@ -105,6 +106,7 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
         "warn".clone_into(&mut log.level);
     }
     logs::init(&log).map_err(|error| usage(&error))?;
+    raise_descriptor_limit();
     Ok(config)
 }
 
@@ -112,6 +114,15 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
 fn usage(error: &dyn Display) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(USAGE)
+}
+
+/// Lets the process open as many files as the system allows it: libclamav opens some for each level of nesting.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    }
 }
 
 /// The engine that the configuration describes, with its temporary files in `scratch_dir`.

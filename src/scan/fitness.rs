@@ -1,6 +1,8 @@
 //! Whether this machine can scan at the moment: space, descriptors, a scratch directory.
 
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Descriptors that one scan may need at once: the temporary files of each level of nesting, and some to spare.
@@ -23,11 +25,13 @@ impl Fitness {
         Self { scratch_dir: scratch_dir.to_owned(), min_free_bytes }
     }
 
-    /// What keeps this machine from scanning now; `None` when nothing does. Blocks on the disk for a moment.
+    /// What keeps this machine from scanning now; `None` when nothing does. Blocks on the disk for a moment. A scratch directory that
+    /// is gone (cleaners of temporary directories take old ones) is made again.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let dir = self.scratch_dir.display();
         let on_disk = || -> io::Result<u64> {
+            self.restore()?;
             // As libclamav does it: a directory for each scan, and a file in it.
             let scan = tempfile::tempdir_in(&self.scratch_dir)?;
             let mut file = tempfile::tempfile_in(scan.path())?;
@@ -47,6 +51,17 @@ impl Fitness {
             Err(error) => Some(format!("the scratch directory {dir} cannot be used: {error}")),
         }
     }
+
+    fn restore(&self) -> io::Result<()> {
+        match fs::symlink_metadata(&self.scratch_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new().mode(0o700).create(&self.scratch_dir),
+            Err(error) => Err(error),
+            Ok(metadata) if !metadata.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+            // In a directory for everybody, somebody else may have taken the name: private documents must not go there.
+            Ok(metadata) if metadata.uid() != rustix::process::geteuid().as_raw() => Err(io::Error::other("it is not ours any more")),
+            Ok(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +74,12 @@ mod tests {
         assert_eq!(Fitness::new(dir.path(), 1).trouble(), None);
         let trouble = Fitness::new(dir.path(), u64::MAX).trouble().unwrap();
         assert!(trouble.contains("bytes are free"), "{trouble}");
-        let trouble = Fitness::new(&dir.path().join("gone"), 1).trouble().unwrap();
-        assert!(trouble.contains("No such file"), "{trouble}");
+        let taken = dir.path().join("taken");
+        std::fs::write(&taken, "").unwrap();
+        let trouble = Fitness::new(&taken, 1).trouble().unwrap();
+        assert!(trouble.contains("not a directory"), "{trouble}");
+        let gone = dir.path().join("gone");
+        assert_eq!(Fitness::new(&gone, 1).trouble(), None);
+        assert!(gone.is_dir(), "it was made again");
     }
 }

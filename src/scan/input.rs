@@ -1,7 +1,8 @@
 //! What is scanned: bytes in memory, bytes spooled to disk, or a local file.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -26,8 +27,36 @@ pub struct Input {
 pub(super) enum Source {
     Memory(Vec<u8>),
     Spooled(FrozenFile),
-    /// A file that others may change while it is scanned; the engine notices.
-    File(File),
+    File(LocalFile),
+}
+
+/// A file that others may change at any time.
+#[derive(Debug)]
+pub(super) struct LocalFile {
+    pub(super) file: File,
+    /// As it was before the first byte was read.
+    before: FileState,
+}
+
+/// Length, and the times of the last change to content and inode.
+#[derive(Debug, PartialEq, Eq)]
+struct FileState(u64, (i64, i64), (i64, i64));
+
+impl FileState {
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.len(), (metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()))
+    }
+}
+
+impl LocalFile {
+    /// Fails if the file is not as it was when it was opened: then what was hashed and what was scanned may differ.
+    pub(super) fn is_unchanged(&self) -> io::Result<()> {
+        if FileState::of(&self.file.metadata()?) == self.before { Ok(()) } else { Err(changed()) }
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::other("the file changed while it was read")
 }
 
 impl Input {
@@ -59,7 +88,7 @@ impl Input {
             // One byte more than there should be shows that the file grew.
             file.take(size + 1).read_to_end(&mut bytes)?;
             if bytes.len() as u64 != size {
-                return Err(io::Error::other("the file changed while it was read"));
+                return Err(changed());
             }
             return Ok(Self::from_bytes(bytes));
         }
@@ -73,7 +102,8 @@ impl Input {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { source: Source::File(file), size, sha256: digest.finalize().into(), _reservation: None })
+        let before = FileState::of(&metadata);
+        Ok(Self { source: Source::File(LocalFile { file, before }), size, sha256: digest.finalize().into(), _reservation: None })
     }
 
     /// Everything that a reader gives, up to one byte more than `limit`: enough for the engine to see that it is too large.

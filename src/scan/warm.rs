@@ -144,7 +144,11 @@ impl Backend for Warm {
         let observations = match &input.source {
             Source::Memory(bytes) => engine.scan_bytes(bytes),
             Source::Spooled(file) => engine.scan_bytes(file),
-            Source::File(file) => engine.scan_file(file)?,
+            Source::File(local) => {
+                let observations = engine.scan_file(&local.file)?;
+                local.is_unchanged()?;
+                observations
+            }
         };
         Ok(Observed { observations, with: serving.current.clone() })
     }

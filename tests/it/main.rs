@@ -16,4 +16,5 @@ mod reload;
 mod samples;
 mod service;
 mod shutdown;
+mod trouble;
 mod wait;

@@ -137,7 +137,7 @@ async fn a_key_too_long_for_its_destination_is_told_and_tagged() {
 async fn an_older_version_replaced_the_newer_one_at_the_destination() {
     let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
     let service = Service::start(&aws, &[]).await;
-    aws.upload("k", samples::slow(16)).await;
+    aws.upload("k", samples::slow(8)).await;
     wait::until("a scan under way", || async { service.health().await.filter(|health| health.scans > 0) }).await;
     aws.upload("k", b"the newer one".to_vec()).await;
     let reports = aws.reports(2).await;

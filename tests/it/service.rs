@@ -26,6 +26,8 @@ pub fn clamgate() -> Command {
 pub struct Service {
     pub dir: TempDir,
     environment: Vec<(String, String)>,
+    /// Shell commands before the program.
+    setup: String,
     child: Option<Child>,
 }
 
@@ -60,7 +62,7 @@ impl Service {
                 environment.push((name.to_owned(), value.to_owned()));
             }
         }
-        Self { dir, environment, child: None }
+        Self { dir, environment, setup: String::new(), child: None }
     }
 
     /// A service that is ready.
@@ -71,11 +73,22 @@ impl Service {
         service
     }
 
+    /// A service that is ready, with limits that a shell has set for it.
+    pub async fn start_after(aws: &Aws, settings: &[(&str, &str)], setup: &str) -> Self {
+        let mut service = Self::new(aws, settings);
+        service.setup = format!("{setup}\n");
+        service.spawn();
+        service.until_ready().await;
+        service
+    }
+
     /// Starts the program, again or for the first time.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let mut command = clamgate();
-        command.arg("serve").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut command = Command::new("sh");
+        command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        command.args(["-c", &format!("{}exec \"$0\" serve", self.setup), env!("CARGO_BIN_EXE_clamgate")]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 

@@ -1,7 +1,11 @@
-//! Documents that need a password. Most are files in `tests/data/encrypted`, whose README says how they were made.
+//! Documents that need a password, or that libclamav misreads. Most of the former are files in `tests/data/encrypted`, whose README says how they were made.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 
 use super::archives::ole2;
 use super::noise;
@@ -23,6 +27,41 @@ pub const OWNER_PASSWORD_ONLY: [&str; 2] = ["owner-password-aes256.pdf", "owner-
 
 pub fn encrypted(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encrypted").join(name)).unwrap()
+}
+
+/// A PDF with an attachment, packed as almost all are, and with the dictionary of its parameters before the name of the filter.
+///
+/// A single `>`, as at the end of a string in hexadecimal, makes libclamav forget the `<<` before it (`pdf.c: pdf_parseobj`).
+/// The dictionary ends too early for it then, it sees no filter, and scans the packed bytes alone. qpdf writes such files.
+pub fn pdf_with_attachment(content: &[u8], parameters: &str) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(content).unwrap();
+    let packed = encoder.finish().unwrap();
+    let attachment = [
+        format!("<< /Type /EmbeddedFile /Params << {parameters} >> /Length {} /Filter /FlateDecode >>\nstream\n", packed.len())
+            .as_bytes(),
+        &packed,
+        b"\nendstream",
+    ]
+    .concat();
+    let objects: [&[u8]; 5] = [
+        b"<< /Type /Catalog /Pages 2 0 R /Names << /EmbeddedFiles << /Names [ (a) 4 0 R ] >> >> >>",
+        b"<< /Type /Pages /Kids [ 3 0 R ] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [ 0 0 200 200 ] >>",
+        b"<< /Type /Filespec /F (a) /EF << /F 5 0 R >> >>",
+        &attachment,
+    ];
+    let mut pdf = b"%PDF-1.4\n".to_vec();
+    let mut table = "xref\n0 6\n0000000000 65535 f \n".to_owned();
+    for (number, object) in (1..).zip(objects) {
+        table += &format!("{:010} 00000 n \n", pdf.len());
+        pdf.extend_from_slice(format!("{number} 0 obj\n").as_bytes());
+        pdf.extend_from_slice(object);
+        pdf.extend_from_slice(b"\nendobj\n");
+    }
+    let end = format!("{table}trailer\n<< /Size 6 /Root 1 0 R >>\nstartxref\n{}\n%%EOF\n", pdf.len());
+    pdf.extend_from_slice(end.as_bytes());
+    pdf
 }
 
 /// A presentation of PowerPoint 97-2003 with a password. No free program saves one, so its records are written here, as far as

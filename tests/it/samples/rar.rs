@@ -7,29 +7,21 @@ use super::noise;
 const RAR_4: &[u8] = b"Rar!\x1a\x07\x00";
 const RAR_5: &[u8] = b"Rar!\x1a\x07\x01\x00";
 
-/// What is different about a RAR 5 archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Whole,
-    /// The first part of a file that goes on in the next volume.
-    FirstVolume,
-}
-
 /// A RAR 4 archive that stores one file.
 pub fn rar4(name: &str, content: &[u8]) -> Vec<u8> {
     let size = (content.len() as u32).to_le_bytes();
     let crc = crc32fast::hash(content).to_le_bytes();
     let name_length = (name.len() as u16).to_le_bytes();
     let file = [
-        &size[..],             // packed
-        &size,                 // unpacked
-        &[2],                  // made on Windows
-        &crc,                  //
-        &[0, 0, 0x21, 0x5a],   // 1 January 2025
-        &[29],                 // unpacked by version 2.9
-        &[0x30],               // stored
-        &name_length,          //
-        &[0x20, 0, 0, 0],      // an ordinary file
+        &size[..],           // packed
+        &size,               // unpacked
+        &[2],                // made on Windows
+        &crc,                // of the unpacked bytes
+        &[0, 0, 0x21, 0x5a], // 1 January 2025
+        &[29],               // unpacked by version 2.9
+        &[0x30],             // stored
+        &name_length,        // of the name
+        &[0x20, 0, 0, 0],    // an ordinary file
         name.as_bytes(),
     ]
     .concat();
@@ -44,28 +36,36 @@ fn rar4_block(kind: u8, flags: u16, fields: &[u8]) -> Vec<u8> {
 }
 
 /// A RAR 5 archive that stores one file.
-pub fn rar5(name: &str, content: &[u8], kind: Kind) -> Vec<u8> {
-    let (archive_flags, continued, end_flags) = match kind {
-        Kind::Whole => (0, 0, 0),
-        Kind::FirstVolume => (1, 0x10, 1),
-    };
+pub fn rar5(name: &str, content: &[u8]) -> Vec<u8> {
+    write_rar5(name, content, content.len())
+}
+
+/// The first of several volumes of a RAR 5 archive: it holds the first bytes of a file, the next volume the others.
+pub fn rar5_first_volume(name: &str, content: &[u8], keep: usize) -> Vec<u8> {
+    write_rar5(name, content, keep)
+}
+
+fn write_rar5(name: &str, content: &[u8], keep: usize) -> Vec<u8> {
+    let here = &content[..keep];
+    let (archive_flags, continued, end_flags) = if keep < content.len() { (1, 0x10, 1) } else { (0, 0, 0) };
     let main = [number(1), number(0), number(archive_flags)].concat();
     let mut file = [
-        number(2),                  // a file
-        number(2 | continued),      // data follow
-        number(content.len()),      // packed
-        number(4),                  // there is a checksum
-        number(content.len()),      // unpacked
-        number(0x20),               // an ordinary file
+        number(2),             // a file
+        number(2 | continued), // data follow
+        number(here.len()),    // packed
+        number(4),             // there is a checksum
+        number(content.len()), // unpacked
+        number(0x20),          // an ordinary file
     ]
     .concat();
-    file.extend_from_slice(&crc32fast::hash(content).to_le_bytes());
+    // In all volumes but the last, the checksum is of the packed bytes.
+    file.extend_from_slice(&crc32fast::hash(here).to_le_bytes());
     for field in [0, 0, name.len()] {
         file.extend(number(field)); // stored, made on Windows
     }
     file.extend_from_slice(name.as_bytes());
     let end = [number(5), number(0), number(end_flags)].concat();
-    [RAR_5, &rar5_block(&main), &rar5_block(&file), content, &rar5_block(&end)].concat()
+    [RAR_5, &rar5_block(&main), &rar5_block(&file), here, &rar5_block(&end)].concat()
 }
 
 /// A RAR 5 archive whose list of files needs a password. What follows the encryption header cannot be told from noise, and is.
@@ -103,8 +103,8 @@ pub fn windows_self_extractor(archive: &[u8]) -> Vec<u8> {
     }
     // Optional header: PE32, code at 0x1000, loaded at 0x40_0000, an image of 0x2000 bytes with 0x200 of headers.
     let optional: [u32; 24] = [
-        0x10b, 0x200, 0, 0, 0x1000, 0x1000, 0x2000, 0x40_0000, 0x1000, 0x200, 4, 0, 4, 0, 0x2000, 0x200, 0, 3, 0x10_0000, 0x1000,
-        0x10_0000, 0x1000, 0, 16,
+        0x10b, 0x200, 0, 0, 0x1000, 0x1000, 0x2000, 0x40_0000, 0x1000, 0x200, 4, 0, 4, 0, 0x2000, 0x200, 0, 3, 0x10_0000,
+        0x1000, 0x10_0000, 0x1000, 0, 16,
     ];
     optional.iter().for_each(|field| program.extend_from_slice(&field.to_le_bytes()));
     program.resize(program.len() + 128, 0);

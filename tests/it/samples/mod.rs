@@ -1,5 +1,10 @@
 //! Things to scan, made here.
 
+pub mod archives;
+pub mod bombs;
+pub mod documents;
+pub mod rar;
+
 use std::io::{Cursor, Write};
 
 use flate2::Compression;
