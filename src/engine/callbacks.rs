@@ -46,6 +46,15 @@ pub(super) fn register(engine: *mut clamav_sys::cl_engine) {
     }
 }
 
+/// Panics in the callback that a test has chosen.
+#[cfg(test)]
+fn panic_in_test(callback: &'static str) {
+    assert!(tests::PANIC_IN.get() != callback, "injected");
+}
+
+#[cfg(not(test))]
+fn panic_in_test(_callback: &'static str) {}
+
 /// Copies a C string, replacing what is not UTF-8; `None` for null.
 ///
 /// # Safety
@@ -61,10 +70,14 @@ pub(super) unsafe fn text(pointer: *const c_char) -> Option<String> {
 /// # Safety
 ///
 /// `context` is null or the pointer that [`ScanContext::as_ptr`] gave for a context that is still alive.
-unsafe fn record(context: *mut c_void, body: impl FnOnce(&mut Observations)) {
+unsafe fn record(context: *mut c_void, callback: &'static str, body: impl FnOnce(&mut Observations)) {
     // SAFETY: the caller's promise; only shared references are made, interior mutability does the rest, on one thread.
     let Some(context) = (unsafe { context.cast::<ScanContext>().as_ref() }) else { return };
-    if catch_unwind(AssertUnwindSafe(|| body(&mut context.observations.borrow_mut()))).is_err() {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        panic_in_test(callback);
+        body(&mut context.observations.borrow_mut());
+    }));
+    if outcome.is_err() {
         context.panicked.set(true);
     }
 }
@@ -72,7 +85,7 @@ unsafe fn record(context: *mut c_void, body: impl FnOnce(&mut Observations)) {
 extern "C" fn virus_found(_fd: c_int, name: *const c_char, context: *mut c_void) {
     // SAFETY: libclamav passes the context of the running scan and a NUL-terminated name (others.c: cli_virus_found_cb).
     unsafe {
-        record(context, |seen| {
+        record(context, "virus_found", |seen| {
             seen.signatures.insert(text(name).unwrap_or_else(|| "unnamed".to_owned()));
         });
     }
@@ -89,7 +102,7 @@ extern "C" fn meta(
 ) -> cl_error_t {
     // SAFETY: as in `virus_found`; container and name may be null (matcher.c: cli_matchmeta).
     unsafe {
-        record(context, |seen| {
+        record(context, "meta", |seen| {
             let name = text(name).unwrap_or_default();
             if is_encrypted != 0 {
                 seen.add_encrypted(&name);
@@ -117,7 +130,7 @@ extern "C" fn file_inspection(
     // SAFETY: as in `virus_found`; `bytes` is null or the layer's content, `size` bytes that stay as they are during the call
     // (scanners.c: dispatch_file_inspection_callback).
     unsafe {
-        record(context, |seen| {
+        record(context, "file_inspection", |seen| {
             if bytes.is_null() {
                 return seen.fail("libclamav could not hand over a layer's content");
             }
@@ -133,7 +146,7 @@ extern "C" fn file_inspection(
 
 extern "C" fn file_props(json: *const c_char, _code: c_int, context: *mut c_void) -> c_int {
     // SAFETY: as in `virus_found`; the JSON text is valid during the call (scanners.c: scan_common).
-    unsafe { record(context, |seen| seen.add_metadata(&text(json).unwrap_or_default())) };
+    unsafe { record(context, "file_props", |seen| seen.add_metadata(&text(json).unwrap_or_default())) };
     0
 }
 
@@ -177,6 +190,7 @@ impl Drop for Capture {
 /// libclamav's process-wide message callback: into the running scan's capture, or else into the log.
 pub(super) extern "C" fn message(severity: cl_msg, _full: *const c_char, message: *const c_char, _context: *mut c_void) {
     let outcome = catch_unwind(|| {
+        panic_in_test("message");
         // SAFETY: libclamav passes a NUL-terminated text that is valid during the call (others.c: MSGCODE).
         let text = unsafe { text(message) }.unwrap_or_default().trim_end().to_owned();
         // Not a match: an unknown severity must count as an error.
@@ -217,5 +231,50 @@ fn log(severity: Severity, text: &str) {
         Severity::Info => tracing::debug!(target: "libclamav", "{text}"),
         Severity::Warning => tracing::warn!(target: "libclamav", "{text}"),
         Severity::Error => tracing::error!(target: "libclamav", "{text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use crate::engine::{EICAR, EngineBuilder, Reason, Status, judge};
+
+    thread_local! {
+        pub(super) static PANIC_IN: Cell<&'static str> = const { Cell::new("") };
+    }
+
+    #[test]
+    fn a_panic_in_a_callback_is_never_clean() {
+        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
+        let engine = EngineBuilder::new().load(&database).unwrap();
+        let zip = |content: &[u8]| {
+            let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+            writer.start_file("member", zip::write::SimpleFileOptions::default()).unwrap();
+            std::io::Write::write_all(&mut writer, content).unwrap();
+            writer.finish().unwrap().into_inner()
+        };
+        let clean = zip(b"harmless");
+        // A stream header of xz and nothing that could follow it: libclamav has something to say.
+        let noisy = b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46 no block".to_vec();
+        let infected = zip(EICAR.concat().as_bytes());
+        for (callback, bytes, expected) in [
+            ("", &clean, (Status::Clean, None)),
+            ("meta", &clean, (Status::Unscannable, Some(Reason::EngineError))),
+            ("file_inspection", &clean, (Status::Unscannable, Some(Reason::EngineError))),
+            ("file_props", &clean, (Status::Unscannable, Some(Reason::EngineError))),
+            ("message", &noisy, (Status::Unscannable, Some(Reason::EngineError))),
+            // What was found is found, even if its name is lost.
+            ("virus_found", &infected, (Status::Infected, Some(Reason::EngineError))),
+            ("file_props", &infected, (Status::Infected, Some(Reason::EngineError))),
+        ] {
+            PANIC_IN.set(callback);
+            let seen = engine.scan_bytes(bytes);
+            PANIC_IN.set("");
+            let verdict = judge(&seen);
+            assert_eq!((verdict.status, verdict.reason), expected, "{callback}: {verdict:?}");
+            assert_eq!(seen.failures.contains(&"a callback panicked".to_owned()), !callback.is_empty(), "{callback}: {seen:?}");
+        }
     }
 }

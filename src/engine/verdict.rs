@@ -172,8 +172,9 @@ pub fn judge(seen: &Observations) -> Verdict {
     if seen.timed_out {
         gaps.insert((Reason::TimedOut, "MaxScanTime".to_owned()));
     }
+    // Without the metadata, nothing is known of what was scanned.
     let missing = seen.members.missing();
-    if missing > 0 {
+    if seen.finished && missing > 0 {
         gaps.insert((Reason::Unsupported, format!("{missing} members of archives were not unpacked")));
     }
     // Warnings as well: "failed to create temporary file" is one of them.

@@ -58,7 +58,9 @@ impl Fitness {
             Err(error) => Err(error),
             Ok(metadata) if !metadata.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
             // In a directory for everybody, somebody else may have taken the name: private documents must not go there.
-            Ok(metadata) if metadata.uid() != rustix::process::geteuid().as_raw() => Err(io::Error::other("it is not ours any more")),
+            Ok(metadata) if metadata.uid() != rustix::process::geteuid().as_raw() => {
+                Err(io::Error::other("it is not ours any more"))
+            }
             Ok(_) => Ok(()),
         }
     }

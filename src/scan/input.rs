@@ -103,7 +103,12 @@ impl Input {
             }
         }
         let before = FileState::of(&metadata);
-        Ok(Self { source: Source::File(LocalFile { file, before }), size, sha256: digest.finalize().into(), _reservation: None })
+        Ok(Self {
+            source: Source::File(LocalFile { file, before }),
+            size,
+            sha256: digest.finalize().into(),
+            _reservation: None,
+        })
     }
 
     /// Everything that a reader gives, up to one byte more than `limit`: enough for the engine to see that it is too large.

@@ -7,10 +7,13 @@
 mod aws;
 mod cli;
 mod crash;
+mod differential;
 mod engine;
+mod fail_closed;
 mod freshclam;
 mod idle;
 mod messages;
+mod nestings;
 mod objects;
 mod reload;
 mod samples;
