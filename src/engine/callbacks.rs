@@ -5,20 +5,27 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use clamav_sys::{cl_error_t, cl_msg};
 
 use super::formats;
+use super::meanings::{Means, Source, meaning};
 use super::observations::{Message, Observations, Severity};
 
 /// What one scan's callbacks write to. libclamav gets its address and hands it back on the thread that scans.
-#[derive(Default)]
 pub(super) struct ScanContext {
     observations: RefCell<Observations>,
     panicked: Cell<bool>,
+    /// When the scan is over its time. libclamav looks at the clock itself; our own look at a layer must end as well.
+    deadline: Instant,
 }
 
 impl ScanContext {
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self { observations: RefCell::default(), panicked: Cell::default(), deadline }
+    }
+
     pub(super) fn as_ptr(&self) -> *mut c_void {
         std::ptr::from_ref(self).cast_mut().cast()
     }
@@ -130,14 +137,17 @@ extern "C" fn file_inspection(
     // SAFETY: as in `virus_found`; `bytes` is null or the layer's content, `size` bytes that stay as they are during the call
     // (scanners.c: dispatch_file_inspection_callback).
     unsafe {
+        let is_over = context.cast::<ScanContext>().as_ref().is_some_and(|context| Instant::now() > context.deadline);
         record(context, "file_inspection", |seen| {
             if bytes.is_null() {
                 return seen.fail("libclamav could not hand over a layer's content");
             }
-            seen.add_findings(formats::inspect(
-                &text(kind).unwrap_or_default(),
-                std::slice::from_raw_parts(bytes.cast(), size),
-            ));
+            if is_over {
+                seen.timed_out = true;
+                return;
+            }
+            let bytes = std::slice::from_raw_parts(bytes.cast(), size);
+            seen.add_findings(size as u64, formats::inspect(&text(kind).unwrap_or_default(), bytes));
         });
     }
     // Anything else would end the scan of this layer.
@@ -163,7 +173,7 @@ thread_local! {
     static CAPTURE: RefCell<Option<Captured>> = const { RefCell::new(None) };
 }
 
-/// How many messages of one scan are kept. One error already decides the verdict; hostile files can cause any number.
+/// How many messages of one scan are kept. One of them already decides the verdict; hostile files can cause any number.
 const MOST_MESSAGES: usize = 64;
 
 /// Ends the capture when dropped, so that a panic cannot leave it open.
@@ -201,13 +211,13 @@ pub(super) extern "C" fn message(severity: cl_msg, _full: *const c_char, message
         } else {
             Severity::Error
         };
+        let means = meaning(Source::Message, &text).map(|row| row.means);
         CAPTURE.with(|capture| match capture.borrow_mut().as_mut() {
+            Some(_) if means == Some(Means::Harmless) => {}
             Some(captured) if captured.messages.len() < MOST_MESSAGES => captured.messages.push(Message { severity, text }),
             Some(captured) => {
-                // Full: an error still has to be seen, so it takes the place of the newest one kept.
-                if severity == Severity::Error
-                    && let Some(last) = captured.messages.last_mut()
-                {
+                // Full: whether to scan again still has to be known.
+                if let (Some(Means::Trouble), Some(last)) = (means, captured.messages.last_mut()) {
                     *last = Message { severity, text };
                 }
             }
@@ -264,7 +274,7 @@ mod tests {
             ("meta", &clean, (Status::Unscannable, Some(Reason::EngineError))),
             ("file_inspection", &clean, (Status::Unscannable, Some(Reason::EngineError))),
             ("file_props", &clean, (Status::Unscannable, Some(Reason::EngineError))),
-            ("message", &noisy, (Status::Unscannable, Some(Reason::EngineError))),
+            ("message", &noisy, (Status::Unscannable, Some(Reason::Unsupported))),
             // What was found is found, even if its name is lost.
             ("virus_found", &infected, (Status::Infected, Some(Reason::EngineError))),
             ("file_props", &infected, (Status::Infected, Some(Reason::EngineError))),

@@ -48,6 +48,19 @@ pub(super) fn version() -> String {
     unsafe { CStr::from_ptr(clamav_sys::cl_retver()) }.to_string_lossy().into_owned()
 }
 
+/// The C name of a `cl_error_t`; `CL_E?` for one that this crate does not know.
+pub(super) fn code_name(code: u32) -> &'static str {
+    macro_rules! names {
+        ($($name:ident)*) => { [$((clamav_sys::$name, stringify!($name))),*] };
+    }
+    let names = names!(
+        CL_SUCCESS CL_VIRUS CL_ENULLARG CL_EARG CL_EMALFDB CL_ECVD CL_EVERIFY CL_EUNPACK CL_EPARSE CL_EOPEN CL_ECREAT CL_EUNLINK
+        CL_ESTAT CL_EREAD CL_ESEEK CL_EWRITE CL_EDUP CL_EACCES CL_ETMPFILE CL_ETMPDIR CL_EMAP CL_EMEM CL_ETIMEOUT CL_EMAXREC
+        CL_EMAXSIZE CL_EMAXFILES CL_EFORMAT CL_EBYTECODE CL_EBYTECODE_TESTFAIL CL_ELOCK CL_EBUSY CL_ESTATE CL_VERIFIED CL_ERROR
+    );
+    names.iter().find(|(known, _)| known.0 == code).map_or("CL_E?", |(_, name)| name)
+}
+
 /// Whether this libclamav can unpack RAR: its unrar module is loaded at run time, and Debian does not ship it.
 pub(super) fn unrar_is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();

@@ -16,6 +16,7 @@ mod error;
 mod formats;
 mod handle;
 mod limits;
+mod meanings;
 mod members;
 mod observations;
 mod pcre_jit;
@@ -38,6 +39,7 @@ pub(crate) use database::hex;
 pub use database::{Definitions, Snapshot};
 pub use error::LoadError;
 pub use limits::Limits;
+pub use meanings::{MEANINGS, Meaning, Means, Source, meaning};
 pub use members::Members;
 pub use observations::{Message, Observations, Severity};
 pub use private_file::{FrozenFile, PrivateFile};
@@ -198,10 +200,10 @@ impl Engine {
             *mut std::ffi::c_void,
         ) -> clamav_sys::cl_error_t,
     ) -> Observations {
-        let context = ScanContext::default();
         let capture = callbacks::capture_messages();
         let watch = refusals::watch();
         let began = Instant::now();
+        let context = ScanContext::until(began + self.timeout);
         let mut name = ptr::null();
         let mut scanned = 0;
         let mut options = self.options;
@@ -214,12 +216,12 @@ impl Engine {
         let mut observations = context.into_observations(code.0, name, messages);
         if let Some(refusal) = refusal {
             if refusal.is_trouble() {
-                observations.trouble = Some(refusal.to_string());
+                observations.refusal = Some(refusal.to_string());
             } else {
                 observations.fail(&refusal.to_string());
             }
         }
-        observations.timed_out = took > self.timeout;
+        observations.timed_out |= took > self.timeout;
         // After the first match libclamav stops, unless it collects all of them; then an allowed match proves nothing.
         if self.options.general & clamav_sys::CL_SCAN_GENERAL_ALLMATCHES != 0 {
             let is_allowed = |name: &String| self.allowed.contains(name);
@@ -227,12 +229,18 @@ impl Engine {
         }
         // libclamav cuts a zip's member off at MaxFileSize, at a multiple of its buffer, and says so only in its debug log
         // (unzip.c: unz, "trimming output size to maxfilesize").
-        if observations.largest_member.saturating_add(TRIMMED_AT_MOST) > self.limits.max_file_size_bytes {
-            observations.parse_errors.insert("Heuristics.Limits.Exceeded.MaxFileSize".to_owned());
-        }
-        // A larger page is not scanned at all, neither normalised nor as it is, and without a word (scanners.c: cli_scanhtml).
-        if observations.largest_html > self.limits.max_html_normalize_bytes {
-            observations.parse_errors.insert("Heuristics.Limits.Exceeded.MaxHTMLNormalize".to_owned());
+        let (limits, largest_member) = (&self.limits, observations.members.largest().saturating_add(TRIMMED_AT_MOST));
+        for (size, limit, name) in [
+            (largest_member, limits.max_file_size_bytes, "MaxFileSize"),
+            // A larger page is not scanned at all, neither normalised nor as it is (scanners.c: cli_scanhtml).
+            (observations.largest_html, limits.max_html_normalize_bytes, "MaxHTMLNormalize"),
+            // Signatures for pages without tags, and for normalised scripts, are not tried on larger ones (cli_scanscript).
+            (observations.largest_html, limits.max_html_no_tags_bytes, "MaxHTMLNoTags"),
+            (observations.largest_text, limits.max_script_normalize_bytes, "MaxScriptNormalize"),
+        ] {
+            if size > limit {
+                observations.parse_errors.insert(format!("Heuristics.Limits.Exceeded.{name}"));
+            }
         }
         observations
     }

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::formats::Findings;
-use super::handle::unrar_is_available;
+use super::handle::{code_name, unrar_is_available};
+use super::meanings::{Means, Source, meaning};
 use super::members::Members;
 
 /// The raw material of a verdict. [`judge`](super::judge) reads it; nothing else does.
@@ -24,21 +25,20 @@ pub struct Observations {
     pub encrypted: BTreeSet<String>,
     /// What this libclamav does not read, by name; at most [`MOST_NAMES`].
     pub unsupported: BTreeSet<String>,
-    /// What libclamav's metadata lists under `ParseErrors`, in any layer.
+    /// What libclamav's metadata lists under `ParseErrors`, in any layer, with the layer's type: `ERROR in CL_TYPE_ZIP`.
     pub parse_errors: BTreeSet<String>,
     /// What archives announced, and what was scanned of it.
     pub members: Members,
-    /// The size in bytes of the largest thing that was unpacked from the input.
-    pub largest_member: u64,
     /// The size in bytes of the largest HTML page, the input included.
     pub largest_html: u64,
-    /// libclamav's messages during the scan.
+    /// The size in bytes of the largest text, the input included.
+    pub largest_text: u64,
+    /// libclamav's messages during the scan, except those that mean nothing for the verdict; at most 64.
     pub messages: Vec<Message>,
     /// What this crate saw go wrong itself: a callback that panicked, a file that changed.
     pub failures: Vec<String>,
-    /// The operating system refused libclamav what it needs (space, descriptors, its directory). That says nothing about the input:
-    /// scanned again later, it may get another verdict.
-    pub trouble: Option<String>,
+    /// What the operating system refused libclamav (space, descriptors, its directory).
+    pub refusal: Option<String>,
     /// The scan took longer than it may.
     pub timed_out: bool,
     /// The input is larger than `max_file_size_bytes`; libclamav was not asked.
@@ -85,6 +85,17 @@ impl Observations {
         Self { failures: vec![why.to_owned()], ..Self::default() }
     }
 
+    /// What hindered the scan, if it was this machine: that says nothing about the input, which may get another verdict later.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let is_trouble = |source, text: &str| meaning(source, text).is_some_and(|row| row.means == Means::Trouble);
+        let message =
+            || self.messages.iter().map(|message| &message.text).find(|text| is_trouble(Source::Message, text)).cloned();
+        let error = || self.parse_errors.iter().find(|error| is_trouble(Source::ParseError, error)).cloned();
+        let code = || Some(code_name(self.return_code).to_owned()).filter(|name| is_trouble(Source::ReturnCode, name));
+        self.refusal.clone().or_else(message).or_else(error).or_else(code)
+    }
+
     /// Notes a trouble that keeps the verdict from being clean.
     pub(super) fn fail(&mut self, why: &str) {
         self.failures.push(why.to_owned());
@@ -94,17 +105,17 @@ impl Observations {
         add_name(&mut self.encrypted, name);
     }
 
-    /// Notes what a second look at a layer showed.
-    pub(super) fn add_findings(&mut self, findings: Findings) {
+    /// Notes a layer of `size` bytes, and what a second look at it showed.
+    pub(super) fn add_findings(&mut self, size: u64, findings: Findings) {
         findings.encrypted.iter().for_each(|name| add_name(&mut self.encrypted, name));
         findings.unsupported.iter().for_each(|name| add_name(&mut self.unsupported, name));
-        findings.expected.into_iter().for_each(|size| self.members.expect(size));
+        self.members.look_at(size, findings.expected);
     }
 
     /// Reads libclamav's metadata: its arrival shows that the scan came to its end, its `ParseErrors` what was left out.
     pub(super) fn add_metadata(&mut self, json: &str) {
         let mut reader = serde_json::Deserializer::from_str(json);
-        match (MetadataVisitor { seen: self, depth: 0 }).deserialize(&mut reader) {
+        match (MetadataVisitor { seen: self }).deserialize(&mut reader) {
             Ok(()) => self.finished = true,
             Err(error) => self.fail(&format!("libclamav's metadata could not be read: {error}")),
         }
@@ -128,23 +139,19 @@ fn printable(name: &str) -> String {
 /// Walks a JSON text of any size and keeps only what a verdict needs.
 struct MetadataVisitor<'seen> {
     seen: &'seen mut Observations,
-    /// 0 for what is about the input itself.
-    depth: u32,
 }
 
 impl MetadataVisitor<'_> {
     fn deeper(&mut self) -> MetadataVisitor<'_> {
-        MetadataVisitor { seen: self.seen, depth: self.depth + 1 }
+        MetadataVisitor { seen: self.seen }
     }
 
-    /// Notes one layer; a size of 0 stands for an object of the metadata that is none.
+    /// Notes one layer.
     fn layer(&mut self, kind: &str, size: u64) {
-        if self.depth > 0 && size > 0 {
-            self.seen.members.scan(size);
-            self.seen.largest_member = self.seen.largest_member.max(size);
-        }
         if kind == "CL_TYPE_HTML" {
             self.seen.largest_html = self.seen.largest_html.max(size);
+        } else if kind == "CL_TYPE_SCRIPT" || kind.starts_with("CL_TYPE_TEXT_") {
+            self.seen.largest_text = self.seen.largest_text.max(size);
         }
         // Without the unrar module libclamav skips what is inside, and says so only in its debug log
         // (scanners.c: cli_scanrar_file).
@@ -170,28 +177,31 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let (mut kind, mut size) = (String::new(), 0);
+        let (mut kind, mut layer) = (String::new(), None);
+        let mut errors = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "ParseErrors" => self.seen.parse_errors.extend(map.next_value::<Vec<String>>()?),
+                "ParseErrors" => errors = map.next_value::<Vec<String>>()?,
                 "FileType" => kind = map.next_value()?,
-                "FileSize" => size = map.next_value()?,
+                // It stands before what was unpacked from the layer (scanners.c: cli_magic_scan).
+                "FileSize" => {
+                    let size = map.next_value()?;
+                    layer = Some((self.seen.members.enter(size), size));
+                }
                 // pdf.c: objects beyond the 65,536th are not looked at.
                 "TooManyObjects" => {
                     if map.next_value::<bool>()? {
                         self.seen.parse_errors.insert("Heuristics.Limits.Exceeded.PDFObjects".to_owned());
                     }
                 }
-                // The streams of an OLE2 file. This one is where Office puts an encrypted document ([MS-OFFCRYPTO] 2.3.4.4).
-                "Streams" => {
-                    if map.next_value::<Vec<String>>()?.iter().any(|name| name.eq_ignore_ascii_case("EncryptedPackage")) {
-                        self.seen.add_encrypted("EncryptedPackage");
-                    }
-                }
                 _ => map.next_value_seed(self.deeper())?,
             }
         }
-        self.layer(&kind, size);
+        self.seen.parse_errors.extend(errors.into_iter().map(|error| format!("{error} in {kind}")));
+        if let Some((layer, size)) = layer {
+            self.seen.members.leave(layer);
+            self.layer(&kind, size);
+        }
         Ok(())
     }
 
@@ -233,8 +243,9 @@ mod tests {
                 "ParseErrors":["C"]}"#,
         );
         assert!(seen.finished);
-        assert_eq!(seen.largest_member, 34, "the input itself is no member");
-        assert_eq!(seen.parse_errors.iter().map(String::as_str).collect::<Vec<_>>(), ["A", "B", "C"]);
+        assert_eq!(seen.members.largest(), 34, "the input itself is no member");
+        let errors: Vec<&str> = seen.parse_errors.iter().map(String::as_str).collect();
+        assert_eq!(errors, ["A in CL_TYPE_ZIP", "A in ", "B in ", "C in "]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::observations::{Observations, Severity};
+use super::handle::{code_name, error_text};
+use super::meanings::{Meaning, Means, Source, meaning};
+use super::observations::Observations;
 
 /// What is known of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -98,39 +100,18 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a signature's name says about the file.
-enum Alert<'name> {
-    Malware,
-    Suspicious,
-    /// Not a detection: libclamav's way to say that it did not look at everything.
-    Incomplete(Reason, &'name str),
-}
-
-fn classify(name: &str) -> Alert<'_> {
-    if let Some(limit) = name.strip_prefix("Heuristics.Limits.Exceeded.") {
-        let reason = if limit == "MaxScanTime" { Reason::TimedOut } else { Reason::LimitExceeded };
-        Alert::Incomplete(reason, limit)
-    } else if name == "Heuristics.XZ.DicSizeLimit" {
-        // scanners.c: cli_scanxz gives up on a dictionary that large.
-        Alert::Incomplete(Reason::LimitExceeded, "XZ.DicSizeLimit")
-    } else if let Some(kind) = name.strip_prefix("Heuristics.Encrypted.") {
-        Alert::Incomplete(Reason::Encrypted, kind)
-    } else if name.starts_with("Heuristics.") || name.starts_with("PUA.") {
-        Alert::Suspicious
-    } else {
-        Alert::Malware
-    }
-}
-
 /// Whether a name that libclamav gives is a detection, and not its way to say that it did not look at everything.
 #[must_use]
 pub fn is_detection(name: &str) -> bool {
-    !name.is_empty() && !matches!(classify(name), Alert::Incomplete(..))
+    !name.is_empty() && !matches!(meaning(Source::Alert, name), Some(Meaning { means: Means::Incomplete(_), .. }))
 }
 
-/// Entries of `ParseErrors` that only concern libclamav's metadata, not what it scanned, by prefix: the properties of OLE2
-/// documents (title, author) that it could not decode (`ole2_extract.c`, `json_api.c`).
-const HARMLESS_PARSE_ERRORS: &[&str] = &["OLE2_SUMMARY_"];
+/// What a gap is called in the report: without libclamav's families of names, and the layer that a parse error was in.
+fn short(text: &str) -> String {
+    let name = text.rsplit_once(" in ").map_or(text, |(name, _)| name);
+    let families = ["Heuristics.Limits.Exceeded.", "Heuristics.Encrypted.", "Heuristics."];
+    families.iter().find_map(|family| name.strip_prefix(family)).unwrap_or(name).to_owned()
+}
 
 /// The verdict that the observations allow. `CLEAN` needs proof of completeness; everything unknown is `UNSCANNABLE`.
 ///
@@ -143,32 +124,47 @@ pub fn judge(seen: &Observations) -> Verdict {
     let mut gaps: BTreeSet<(Reason, String)> = BTreeSet::new();
 
     for name in &seen.signatures {
-        match classify(name) {
-            Alert::Incomplete(reason, detail) => {
-                gaps.insert((reason, detail.to_owned()));
+        match meaning(Source::Alert, name).map(|row| row.means) {
+            Some(Means::Incomplete(reason)) => {
+                gaps.insert((reason, short(name)));
             }
-            Alert::Malware => {
-                malware = true;
+            // The table knows no harmless alert and no other trouble.
+            Some(_) => {
                 detections.insert(name.clone());
             }
-            Alert::Suspicious => {
+            None => {
+                malware = true;
                 detections.insert(name.clone());
             }
         }
     }
-    for error in &seen.parse_errors {
-        if HARMLESS_PARSE_ERRORS.iter().any(|prefix| error.starts_with(prefix)) {
-            continue;
+    let mut note = |source, text: &str, detail: String| match meaning(source, text).map(|row| row.means) {
+        Some(Means::Harmless) => {}
+        Some(Means::Incomplete(reason)) => {
+            gaps.insert((reason, detail));
         }
-        gaps.insert(match classify(error) {
-            Alert::Incomplete(reason, detail) => (reason, detail.to_owned()),
-            _ => (Reason::EngineError, error.clone()),
-        });
+        _ => {
+            gaps.insert((Reason::EngineError, detail));
+        }
+    };
+    for error in &seen.parse_errors {
+        note(Source::ParseError, error, short(error));
+    }
+    for message in &seen.messages {
+        note(Source::Message, &message.text, message.text.clone());
+    }
+    let code = clamav_sys::cl_error_t(seen.return_code);
+    if code == clamav_sys::CL_VIRUS {
+        if seen.signatures.is_empty() && seen.allowed.is_empty() {
+            gaps.insert((Reason::EngineError, "libclamav raised an alert without a name".to_owned()));
+        }
+    } else {
+        note(Source::ReturnCode, code_name(code.0), error_text(code));
     }
     gaps.extend(seen.encrypted.iter().map(|name| (Reason::Encrypted, name.clone())));
     gaps.extend(seen.unsupported.iter().map(|name| (Reason::Unsupported, name.clone())));
     gaps.extend(seen.failures.iter().map(|failure| (Reason::EngineError, failure.clone())));
-    gaps.extend(seen.trouble.iter().map(|trouble| (Reason::EngineError, trouble.clone())));
+    gaps.extend(seen.refusal.iter().map(|trouble| (Reason::EngineError, trouble.clone())));
     if seen.timed_out {
         gaps.insert((Reason::TimedOut, "MaxScanTime".to_owned()));
     }
@@ -177,25 +173,8 @@ pub fn judge(seen: &Observations) -> Verdict {
     if seen.finished && missing > 0 {
         gaps.insert((Reason::Unsupported, format!("{missing} members of archives were not unpacked")));
     }
-    // Warnings as well: "failed to create temporary file" is one of them.
-    gaps.extend(
-        seen.messages
-            .iter()
-            .filter(|message| message.severity >= Severity::Warning)
-            .map(|message| (Reason::EngineError, message.text.clone())),
-    );
     if seen.too_large {
         gaps.insert((Reason::TooLarge, "MaxFileSize".to_owned()));
-    }
-    match clamav_sys::cl_error_t(seen.return_code) {
-        clamav_sys::CL_SUCCESS => {}
-        clamav_sys::CL_VIRUS if !seen.signatures.is_empty() || !seen.allowed.is_empty() => {}
-        clamav_sys::CL_VIRUS => {
-            gaps.insert((Reason::EngineError, "libclamav raised an alert without a name".to_owned()));
-        }
-        code => {
-            gaps.insert((Reason::EngineError, super::handle::error_text(code)));
-        }
     }
     if !seen.finished && gaps.is_empty() {
         gaps.insert((Reason::EngineError, "libclamav did not finish the scan".to_owned()));
@@ -218,7 +197,7 @@ pub fn judge(seen: &Observations) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Message;
+    use crate::engine::{Message, Severity};
 
     fn finished(signatures: &[&str]) -> Observations {
         Observations {
@@ -272,7 +251,13 @@ mod tests {
                 Some(EngineError),
             ),
             ("xz", finished(&["Heuristics.XZ.DicSizeLimit"]), Unscannable, &[], Some(LimitExceeded)),
-            ("info message", Observations { messages: vec![message(Severity::Info)], ..finished(&[]) }, Clean, &[], None),
+            (
+                "an unknown message, however quiet",
+                Observations { messages: vec![message(Severity::Info)], ..finished(&[]) },
+                Unscannable,
+                &[],
+                Some(EngineError),
+            ),
             ("own failure", Observations { failures: vec!["f".into()], ..finished(&[]) }, Unscannable, &[], Some(EngineError)),
             (
                 "limit among parse errors",
@@ -283,7 +268,7 @@ mod tests {
             ),
             (
                 "ole2 property",
-                Observations { parse_errors: ["OLE2_SUMMARY_FLAG_CODEPAGE".into()].into(), ..finished(&[]) },
+                Observations { parse_errors: ["OLE2_SUMMARY_FLAG_CODEPAGE in CL_TYPE_MSOLE2".into()].into(), ..finished(&[]) },
                 Clean,
                 &[],
                 None,

@@ -171,7 +171,7 @@ where
     read(&input);
     let observed = backend.scan(&input)?;
     let verdict = judge(&observed.observations);
-    if let (Some(trouble), true) = (observed.observations.trouble, verdict.status != Status::Infected) {
+    if let Some(trouble) = observed.observations.trouble().filter(|_| verdict.status != Status::Infected) {
         return Err(ScanError::Trouble(trouble));
     }
     Ok(Scanned {
@@ -327,7 +327,7 @@ mod tests {
                 Ok(Observed { observations: self.0.clone(), with: self.current() })
             }
         }
-        let troubled = Observations { finished: true, trouble: Some("no space".to_owned()), ..Observations::default() };
+        let troubled = Observations { finished: true, refusal: Some("no space".to_owned()), ..Observations::default() };
         let infected = Observations { signatures: ["Virus".to_owned()].into(), ..troubled.clone() };
         for (seen, expected) in [(troubled, None), (infected, Some((Status::Infected, Some(Reason::EngineError))))] {
             let pool = Pool::new(Arc::new(Troubled(seen)), 1, LONG).unwrap();

@@ -96,7 +96,7 @@ fn said_without_scratch_directory() -> String {
     drop(dir);
     let seen = engine.scan_bytes(&samples::zip(&[("a", b"harmless")]));
     assert_ne!(judge(&seen).status, Status::Clean);
-    format!("hindered: {}", seen.trouble.unwrap())
+    format!("hindered: {}", seen.trouble().unwrap())
 }
 
 /// What `clamgate scan` says of an archive that needs three megabytes to unpack, in a shell that has run `setup`.

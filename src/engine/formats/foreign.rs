@@ -5,9 +5,11 @@
 //! pack their own data for themselves are no containers and are left alone: fonts, databases, columnar data. Streams of zlib
 //! are not, so that a loose object of git is reported.
 
+mod ar;
+
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{Findings, ar};
+use super::Findings;
 
 /// A format's name, an offset, and the bytes there.
 type Mark = (&'static str, usize, &'static [u8]);
@@ -67,25 +69,13 @@ const FORMATS: &[Mark] = &[
     ("zstd", 0, b"\x28\xb5\x2f\xfd"),
 ];
 
-/// What is encrypted as a whole, in the same way.
-const ENCRYPTED: &[Mark] = &[
-    ("age", 0, b"age-encryption.org/v1\n"),
-    ("age", 0, b"-----BEGIN AGE ENCRYPTED FILE-----"),
-    ("AES Crypt", 0, b"AES\x01\0"),
-    ("AES Crypt", 0, b"AES\x02\0"),
-    ("LUKS", 0, b"LUKS\xba\xbe"),
-    ("OpenPGP", 0, b"-----BEGIN PGP MESSAGE-----"),
-    ("OpenSSL", 0, b"Salted__"),
-];
-
 /// Looks at a layer that libclamav takes for data of no known format, or for text.
 pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
-    let marked = |formats: &[Mark]| {
-        let is_there = |&&(_, at, magic): &&Mark| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
-        formats.iter().find(is_there).map(|&(name, ..)| name)
-    };
-    found.encrypted.extend(marked(ENCRYPTED).map(str::to_owned));
-    let name = marked(FORMATS)
+    let is_there = |&&(_, at, magic): &&Mark| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    let name = FORMATS
+        .iter()
+        .find(is_there)
+        .map(|&(name, ..)| name)
         .or_else(|| weakly_marked(bytes))
         .or_else(|| is_lzma(bytes).then_some("LZMA"))
         .or_else(|| is_zlib(bytes).then_some("zlib"));
@@ -215,12 +205,5 @@ mod tests {
         ] {
             assert_eq!(unsupported(bytes), "", "{bytes:?}");
         }
-    }
-
-    #[test]
-    fn encrypted_files_are_named() {
-        let mut found = Findings::default();
-        inspect(b"Salted__12345678", &mut found);
-        assert_eq!((found.encrypted.concat(), found.unsupported.concat()), ("OpenSSL".to_owned(), String::new()));
     }
 }

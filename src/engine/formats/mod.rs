@@ -4,6 +4,51 @@
 //! does not list, a document that is encrypted. They call what is left clean. The functions here read just enough of a format to see
 //! that something was left out. They unpack nothing, never fail and never panic, whatever the bytes.
 
+mod bzip2;
+mod cab;
+mod cpio;
+mod encrypted;
+mod file_system;
+mod foreign;
+mod gzip;
+mod iso;
+mod mail;
+mod ole2;
+mod opendocument;
+mod pdf;
+mod rar;
+mod sevenzip;
+mod streams;
+mod tar;
+mod udf;
+mod xz;
+mod zip;
+
+use super::handle::unrar_is_available;
+
+/// Types of layers that keep files as they are: what looks like an archive at their end may be their last file.
+const CONTAINERS: &[&str] = &[
+    "CL_TYPE_POSIX_TAR",
+    "CL_TYPE_OLD_TAR",
+    "CL_TYPE_CPIO_OLD",
+    "CL_TYPE_CPIO_ODC",
+    "CL_TYPE_CPIO_NEWC",
+    "CL_TYPE_CPIO_CRC",
+    "CL_TYPE_ISO9660",
+    "CL_TYPE_UDF",
+    "CL_TYPE_7Z",
+    "CL_TYPE_RAR",
+    "CL_TYPE_MSCAB",
+    "CL_TYPE_ARJ",
+    "CL_TYPE_DMG",
+    "CL_TYPE_HFSPLUS",
+    "CL_TYPE_GPT",
+    "CL_TYPE_APM",
+    "CL_TYPE_MBR",
+    "CL_TYPE_MSOLE2",
+    "CL_TYPE_TNEF",
+];
+
 /// What a look at one layer shows that libclamav does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Findings {
@@ -15,9 +60,46 @@ pub(super) struct Findings {
     pub(super) expected: Vec<u64>,
 }
 
-/// Looks at one layer: `kind` is libclamav's name for its type (`CL_TYPE_ZIP`), `bytes` all of its content.
+/// Looks at one layer: `kind` is libclamav's name for its type (`filetypes.c`), `bytes` all of its content.
 pub(super) fn inspect(kind: &str, bytes: &[u8]) -> Findings {
     let mut found = Findings::default();
-    let _ = (kind, bytes);
+    let is_tar = matches!(kind, "CL_TYPE_POSIX_TAR" | "CL_TYPE_OLD_TAR");
+    let is_text = kind.starts_with("CL_TYPE_TEXT_");
+    match kind {
+        "CL_TYPE_GZ" => gzip::inspect(bytes, &mut found),
+        "CL_TYPE_BZ" => bzip2::inspect(bytes, &mut found),
+        "CL_TYPE_XZ" => xz::inspect(bytes, &mut found),
+        "CL_TYPE_MSCAB" => cab::inspect(bytes, &mut found),
+        "CL_TYPE_MSOLE2" => ole2::inspect(bytes, &mut found),
+        "CL_TYPE_MAIL" => mail::inspect(bytes, &mut found),
+        _ if is_tar => tar::inspect(bytes, &mut found),
+        _ if kind.starts_with("CL_TYPE_CPIO_") => cpio::inspect(bytes, &mut found),
+        _ => {}
+    }
+    if is_text || kind == "CL_TYPE_BINARY_DATA" {
+        foreign::inspect(bytes, &mut found);
+        encrypted::inspect(bytes, &mut found);
+    }
+    if is_text {
+        mail::inspect_text(bytes, &mut found);
+    }
+    // What can hide in a layer of another type, or behind it.
+    if !is_tar {
+        tar::inspect_other(bytes, &mut found);
+    }
+    if CONTAINERS.contains(&kind) {
+        zip::inspect_container(bytes, &mut found);
+    } else {
+        zip::inspect(bytes, &mut found);
+    }
+    pdf::inspect(bytes, &mut found);
+    iso::inspect(bytes, &mut found);
+    udf::inspect(bytes, &mut found);
+    file_system::inspect(bytes, &mut found);
+    opendocument::inspect(bytes, &mut found);
+    sevenzip::inspect(bytes, &mut found);
+    if !unrar_is_available() {
+        rar::inspect(bytes, &mut found);
+    }
     found
 }
