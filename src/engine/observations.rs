@@ -245,7 +245,7 @@ mod tests {
         assert!(seen.finished);
         assert_eq!(seen.members.largest(), 34, "the input itself is no member");
         let errors: Vec<&str> = seen.parse_errors.iter().map(String::as_str).collect();
-        assert_eq!(errors, ["A in CL_TYPE_ZIP", "A in ", "B in ", "C in "]);
+        assert_eq!(errors, ["A in ", "A in CL_TYPE_ZIP", "B in ", "C in "]);
     }
 
     #[test]

@@ -225,17 +225,17 @@ fn encryption() -> Vec<Row> {
         row("7z with names", || said_of(&archives::encrypted_seven_zip("a", &eicar(), true)), "UNSCANNABLE ENCRYPTED (7Zip)"),
         document("user-password-aes256.pdf", "UNSCANNABLE ENCRYPTED (PDF)"),
         document("user-password-rc4.pdf", "UNSCANNABLE ENCRYPTED (PDF)"),
-        document("password.docx", "UNSCANNABLE ENCRYPTED (EncryptedPackage)"),
-        document("password.xlsx", "UNSCANNABLE ENCRYPTED (EncryptedPackage)"),
-        document("password.pptx", "UNSCANNABLE ENCRYPTED (EncryptedPackage)"),
-        document("password.doc", "UNSCANNABLE ENCRYPTED (Word document)"),
-        document("password.xls", "UNSCANNABLE ENCRYPTED (Excel workbook)"),
+        document("password.docx", "UNSCANNABLE ENCRYPTED (Office document)"),
+        document("password.xlsx", "UNSCANNABLE ENCRYPTED (Office document)"),
+        document("password.pptx", "UNSCANNABLE ENCRYPTED (Office document)"),
+        document("password.doc", "UNSCANNABLE ENCRYPTED (Office document)"),
+        document("password.xls", "UNSCANNABLE ENCRYPTED (Office document)"),
         document("password.odt", "UNSCANNABLE ENCRYPTED (OpenDocument)"),
-        row("ppt", || said_of(&documents::encrypted_ppt()), "UNSCANNABLE ENCRYPTED (PowerPoint presentation)"),
+        row("ppt", || said_of(&documents::encrypted_ppt()), "UNSCANNABLE ENCRYPTED (Office document)"),
         row(
             "docx in a zip in a mail",
             || said_of(&archives::mail("a.zip", &samples::zip(&[("a.docx", &documents::encrypted("password.docx"))]))),
-            "UNSCANNABLE ENCRYPTED (EncryptedPackage)",
+            "UNSCANNABLE ENCRYPTED (Office document)",
         ),
         row(
             "a PDF that opens without its password",
@@ -274,16 +274,20 @@ fn truncation() -> Vec<Row> {
     let long = || [samples::noise(30_000), eicar()].concat();
     let cut = move |whole: Vec<u8>| said_of(&truncate(&whole, whole.len() / 2));
     vec![
+        row("zip", move || cut(samples::zip(&[("a", &long())])), "UNSCANNABLE UNSUPPORTED (zip: no central directory)"),
         row(
-            "zip",
-            move || cut(samples::zip(&[("a", &long())])),
-            "UNSCANNABLE UNSUPPORTED (a zip's entries outside its directory)",
+            "7z",
+            move || cut(archives::seven_zip(&[("a", &long())])),
+            "UNSCANNABLE UNSUPPORTED (truncated 7z, or one volume of several)",
         ),
-        row("7z", move || cut(archives::seven_zip(&[("a", &long())])), "UNSCANNABLE UNSUPPORTED (a truncated 7z)"),
-        row("gz", move || cut(archives::gz(&long())), "UNSCANNABLE UNSUPPORTED (a truncated gzip)"),
-        row("bz2", move || cut(archives::bz2(&long())), "UNSCANNABLE UNSUPPORTED (a truncated bzip2)"),
-        row("xz", move || cut(archives::xz(&long())), "UNSCANNABLE UNSUPPORTED (a truncated xz)"),
-        row("tar", move || cut(archives::tar(&[("a", &long())])), "UNSCANNABLE UNSUPPORTED (a truncated tar)"),
+        row("gz", move || cut(archives::gz(&long())), "UNSCANNABLE UNSUPPORTED (damaged or truncated gzip)"),
+        row("bz2", move || cut(archives::bz2(&long())), "UNSCANNABLE UNSUPPORTED (damaged or truncated bzip2)"),
+        row(
+            "xz",
+            move || cut(archives::xz(&long())),
+            "UNSCANNABLE UNSUPPORTED (damaged or truncated xz, or data after its end)",
+        ),
+        row("tar", move || cut(archives::tar(&[("a", &long())])), "UNSCANNABLE UNSUPPORTED (truncated tar)"),
     ]
 }
 

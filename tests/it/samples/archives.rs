@@ -151,7 +151,7 @@ pub fn mail(name: &str, attachment: &[u8]) -> Vec<u8> {
 
 /// A compound file with these streams: the format of Word, Excel and PowerPoint until 2003, and of Outlook's messages.
 pub fn ole2(streams: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut compound = cfb::CompoundFile::create(Cursor::new(Vec::new())).unwrap();
+    let mut compound = cfb::CompoundFile::create_with_version(cfb::Version::V3, Cursor::new(Vec::new())).unwrap();
     for (name, content) in streams {
         compound.create_stream(name).unwrap().write_all(content).unwrap();
     }
