@@ -19,9 +19,10 @@ pub struct Limits {
     pub max_recursion: u32,
     /// The largest file that is searched for an embedded PE file.
     pub max_embedded_pe_bytes: u64,
-    /// The largest HTML file that is normalised.
+    /// The largest HTML page that is normalised. Default, as for the next two: 1 GiB, as `max_file_size_bytes` (libclamav: 40, 8 and
+    /// 20 MiB), so that what was let in is scanned in all its forms.
     pub max_html_normalize_bytes: u64,
-    /// The largest HTML file whose tags are stripped.
+    /// The largest HTML page whose tags are stripped.
     pub max_html_no_tags_bytes: u64,
     /// The largest script that is normalised.
     pub max_script_normalize_bytes: u64,
@@ -33,7 +34,8 @@ pub struct Limits {
     pub max_icons_pe: u32,
     /// How deep the parser of HWP3 documents recurses.
     pub max_rec_hwp3: u32,
-    /// How many times PCRE's internal match function may be called for one signature on one buffer.
+    /// How many times PCRE's internal match function may be called for one signature on one buffer. Default: a million (libclamav: a
+    /// tenth), because a signature that is given up makes the file `UNSCANNABLE`, and some real ones need more on ordinary files.
     pub pcre_match_limit: u64,
     /// How deep PCRE's internal match function may recurse.
     pub pcre_rec_match_limit: u64,
@@ -56,14 +58,14 @@ impl Default for Limits {
             max_files: 10_000,
             max_recursion: 17,
             max_embedded_pe_bytes: 40 * MIB,
-            max_html_normalize_bytes: 40 * MIB,
-            max_html_no_tags_bytes: 8 * MIB,
-            max_script_normalize_bytes: 20 * MIB,
+            max_html_normalize_bytes: 1024 * MIB,
+            max_html_no_tags_bytes: 1024 * MIB,
+            max_script_normalize_bytes: 1024 * MIB,
             max_zip_typercg_bytes: MIB,
             max_partitions: 50,
             max_icons_pe: 100,
             max_rec_hwp3: 16,
-            pcre_match_limit: 100_000,
+            pcre_match_limit: 1_000_000,
             pcre_rec_match_limit: 2_000,
             pcre_max_file_size_bytes: 1024 * MIB,
             bytecode_timeout_ms: 10_000,

@@ -202,6 +202,7 @@ impl Engine {
     ) -> Observations {
         let capture = callbacks::capture_messages();
         let watch = refusals::watch();
+        pcre_jit::gave_up();
         let began = Instant::now();
         let context = ScanContext::until(began + self.timeout);
         let mut name = ptr::null();
@@ -210,6 +211,7 @@ impl Engine {
         let code = scan(&raw mut name, &raw mut scanned, &raw mut options, context.as_ptr());
         let took = began.elapsed();
         let refusal = watch.first_refusal();
+        let pcre_gave_up = pcre_jit::gave_up();
         let messages = capture.finish();
         // SAFETY: libclamav sets `name` to a string of the engine's or leaves it null; the engine is alive (`self`).
         let name = unsafe { callbacks::text(name) };
@@ -220,6 +222,9 @@ impl Engine {
             } else {
                 observations.fail(&refusal.to_string());
             }
+        }
+        if pcre_gave_up {
+            observations.parse_errors.insert("Heuristics.Limits.Exceeded.PCREMatch".to_owned());
         }
         observations.timed_out |= took > self.timeout;
         // After the first match libclamav stops, unless it collects all of them; then an allowed match proves nothing.

@@ -16,6 +16,9 @@
 #define PCRE2_NO_JIT 0x00002000u
 #define PCRE2_ERROR_NOMATCH (-1)
 #define PCRE2_ERROR_INTERNAL (-44)
+#define PCRE2_ERROR_MATCHLIMIT (-47)
+#define PCRE2_ERROR_DEPTHLIMIT (-53)
+#define PCRE2_ERROR_HEAPLIMIT (-63)
 
 typedef void *(*compile_fn)(const uint8_t *, size_t, uint32_t, int *, size_t *, void *);
 typedef int (*jit_compile_fn)(void *, uint32_t);
@@ -25,6 +28,7 @@ static compile_fn real_compile;
 static jit_compile_fn real_jit_compile;
 static match_fn real_match;
 static atomic_int enabled;
+static _Thread_local int gave_up;
 
 /* Before main: no thread can be in the functions below yet. */
 __attribute__((constructor)) static void resolve(void)
@@ -57,5 +61,15 @@ int pcre2_match_8(const void *code, const uint8_t *subject, size_t length, size_
     int result = real_match(code, subject, length, start, options, data, context);
     if (result < PCRE2_ERROR_NOMATCH && !(options & PCRE2_NO_JIT))
         result = real_match(code, subject, length, start, options | PCRE2_NO_JIT, data, context);
+    if (result == PCRE2_ERROR_MATCHLIMIT || result == PCRE2_ERROR_DEPTHLIMIT || result == PCRE2_ERROR_HEAPLIMIT)
+        gave_up = 1;
     return result;
+}
+
+/* Whether a match on this thread was given up at a limit since the last call: libclamav says so in its debug log at most. */
+int clamgate_pcre_gave_up(void)
+{
+    int answer = gave_up;
+    gave_up = 0;
+    return answer;
 }

@@ -180,6 +180,26 @@ fn regular_expressions_find_the_same_with_and_without_the_jit() {
     }
 }
 
+/// libclamav takes a regular expression that it gave up for one that does not match.
+#[test]
+fn a_regular_expression_that_was_given_up_was_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
+    let signature = format!("Regex;Engine:81-255,Target:0;0&1;{};0/(?:(a)|(b))+c/\n", hex("trigger"));
+    fs::write(dir.path().join("regex.ldb"), signature).unwrap();
+    let content = [b"trigger".to_vec(), b"ab".repeat(2_000)].concat();
+    for (pcre_match_limit, jit, expected) in [
+        (100_000_000, true, (Status::Clean, None)),
+        (100, true, (Status::Unscannable, Some("PCREMatch"))),
+        (100, false, (Status::Unscannable, Some("PCREMatch"))),
+    ] {
+        let limits = Limits { pcre_match_limit, pcre_rec_match_limit: 1_000_000, ..Limits::default() };
+        let engine = EngineBuilder::new().limits(limits).pcre_jit(jit).load(dir.path()).unwrap();
+        let verdict = judge(&engine.scan_bytes(&content));
+        assert_eq!((verdict.status, verdict.detail.as_deref()), expected, "{pcre_match_limit}, JIT: {jit}");
+    }
+}
+
 #[test]
 fn a_canary_of_ones_own() {
     let canary = Path::new("/usr/share/clamav-testfiles/clam.exe");

@@ -8,6 +8,7 @@ mod aws;
 mod cli;
 mod crash;
 mod differential;
+mod docs;
 mod engine;
 mod fail_closed;
 mod freshclam;

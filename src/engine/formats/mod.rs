@@ -24,6 +24,8 @@ mod udf;
 mod xz;
 mod zip;
 
+use memchr::memmem;
+
 use super::handle::unrar_is_available;
 
 /// Types of layers that keep files as they are: what looks like an archive at their end may be their last file.
@@ -48,6 +50,9 @@ const CONTAINERS: &[&str] = &[
     "CL_TYPE_MSOLE2",
     "CL_TYPE_TNEF",
 ];
+
+/// Readers of PDF take what comes before its header, up to this (Adobe's implementation notes to ISO 32000, 7.5.2).
+const PDF_START: usize = 1024;
 
 /// What a look at one layer shows that libclamav does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,7 +97,9 @@ pub(super) fn inspect(kind: &str, bytes: &[u8]) -> Findings {
     } else {
         zip::inspect(bytes, &mut found);
     }
-    pdf::inspect(bytes, &mut found);
+    if kind == "CL_TYPE_PDF" || memmem::find(bytes.get(..PDF_START).unwrap_or(bytes), b"%PDF-").is_some() {
+        pdf::inspect(bytes, &mut found);
+    }
     iso::inspect(bytes, &mut found);
     udf::inspect(bytes, &mut found);
     file_system::inspect(bytes, &mut found);

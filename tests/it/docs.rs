@@ -1,0 +1,44 @@
+//! The operator's page says what the code does.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use clamgate::engine::{MEANINGS, Means, Source};
+
+const BEGIN: &str = "<!-- the table: made from src/engine/meanings.rs by `UPDATE_DOCS=1 cargo test --test it docs::` -->\n";
+const END: &str = "<!-- end of the table -->\n";
+
+fn table() -> String {
+    let mut table = String::from("\n| where | text | verdict | why |\n| --- | --- | --- | --- |\n");
+    for row in MEANINGS {
+        let place = match row.source {
+            Source::Alert => "alert",
+            Source::ParseError => "parse error",
+            Source::Message => "message",
+            Source::ReturnCode => "return code",
+        };
+        let verdict = match row.means {
+            Means::Suspicious => "`SUSPICIOUS`".to_owned(),
+            Means::Harmless => "none".to_owned(),
+            Means::Trouble => "retried".to_owned(),
+            Means::Incomplete(reason) => format!("`UNSCANNABLE {reason}`"),
+        };
+        let escaped = |text: &str| text.replace('|', "\\|");
+        writeln!(table, "| {place} | `{}` | {verdict} | {} |", escaped(row.pattern), escaped(row.why)).unwrap();
+    }
+    table + "\n"
+}
+
+#[test]
+fn the_page_on_verdicts_has_the_table_of_the_code() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/verdicts.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (found, after) = rest.split_once(END).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&page, [before, BEGIN, &table(), END, after].concat()).unwrap();
+        return;
+    }
+    assert_eq!(found, table(), "run UPDATE_DOCS=1 cargo test --test it docs::");
+}
