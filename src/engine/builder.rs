@@ -284,7 +284,8 @@ impl EngineBuilder {
             }
         };
         let verdict = judge(&engine.scan_bytes(&bytes));
-        if verdict.status == Status::Infected && verdict.reason.is_none() {
+        let is_found = verdict.status == Status::Infected || !verdict.allowed.is_empty();
+        if is_found && verdict.reason.is_none() {
             return Ok(());
         }
         let outcome = match verdict.detail {

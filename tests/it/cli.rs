@@ -68,6 +68,20 @@ fn one_line_of_json_for_each_file() {
 }
 
 #[test]
+fn an_allowed_signature_shows_in_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("eicar"), eicar()).unwrap();
+    let mut command = clamgate();
+    command.arg("scan").arg("--db").arg(signatures()).args(["--format", "json"]).arg(dir.path().join("eicar"));
+    command.env("CLAMGATE_SCAN__ALLOWED_SIGNATURES", format!("[\"{}\"]", samples::EICAR_NAME));
+    let (code, stdout, stderr) = shown(&command.output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["status"], &report["signatures"]), (&"CLEAN".into(), &serde_json::json!([])));
+    assert_eq!(report["allowed"], serde_json::json!([samples::EICAR_NAME]));
+}
+
+#[test]
 fn standard_input_of_any_size() {
     let large = [samples::noise(20_000_000), eicar()].concat();
     for (bytes, code, line) in [
@@ -130,6 +144,11 @@ fn usage_errors_are_64() {
         (vec!["scan", "s3://b/k"], vec![], "s3://b/k"),
         (vec!["check-config"], vec![("CLAMGATE_SCAN__THRAEDS", "1")], "thraeds"),
         (vec!["check-config"], vec![("CLAMGATE_LOG__FORMAT", "xml")], "CLAMGATE_LOG__FORMAT"),
+        (
+            vec!["check-config"],
+            vec![("CLAMGATE_SCAN__ALLOWED_SIGNATURES", r#"["Heuristics.Encrypted.Zip"]"#)],
+            "scan.allowed_signatures holds a name that no signature has",
+        ),
         (vec!["check-config", "--config", "/does/not/exist"], vec![], "/does/not/exist"),
         (vec!["check-config", "--log-level", "a=b=c"], vec![], "log.level"),
     ] {

@@ -201,6 +201,37 @@ fn a_regular_expression_that_was_given_up_was_clean() {
 }
 
 #[test]
+fn what_is_found_decides_by_its_kind_unless_it_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
+    let signatures = [("PUA.Tool", "a dubious tool"), ("Zoo", "an animal"), ("Ant", "an animal"), ("Heuristics.Odd", "odd")];
+    let lines: Vec<String> = signatures.iter().map(|(name, text)| format!("{name}:0:*:{}\n", hex(text))).collect();
+    fs::write(dir.path().join("own.ndb"), lines.concat()).unwrap();
+    let in_zip = |text: &str| samples::zip(&[("a", text.as_bytes()), ("eicar", &eicar())]);
+    let (pua, odd, ant, zoo) = ("PUA.Tool.UNOFFICIAL", "Heuristics.Odd.UNOFFICIAL", "Ant.UNOFFICIAL", "Zoo.UNOFFICIAL");
+    for (allowed, bytes, status, names) in [
+        (&[][..], b"a dubious tool".to_vec(), Status::Suspicious, &[pua][..]),
+        (&[], b"odd, and a dubious tool".to_vec(), Status::Suspicious, &[odd, pua]),
+        (&[], b"an animal, a dubious tool, an animal".to_vec(), Status::Infected, &[ant, pua, zoo]),
+        (&[pua], b"a dubious tool".to_vec(), Status::Clean, &[]),
+        (&[zoo], b"an animal".to_vec(), Status::Infected, &[ant]),
+        (&[zoo, ant], b"an animal and a dubious tool".to_vec(), Status::Suspicious, &[pua]),
+        (&["Zoo"], b"an animal".to_vec(), Status::Infected, &[ant, zoo]),
+        (&[EICAR_NAME], eicar(), Status::Clean, &[]),
+        // What was allowed in one member says nothing of the others.
+        (&[EICAR_NAME], in_zip("an animal"), Status::Infected, &[ant, zoo]),
+        (&[EICAR_NAME], in_zip("harmless"), Status::Clean, &[]),
+    ] {
+        let builder = EngineBuilder::new().pua(true).allowed(allowed.iter().map(|&name| name.to_owned()));
+        let verdict = judge(&builder.load(dir.path()).unwrap().scan_bytes(&bytes));
+        assert_eq!((verdict.status, verdict.reason), (status, None), "{allowed:?}: {verdict:?}");
+        assert_eq!(verdict.signatures, names, "{allowed:?}");
+        let is_listed = |name: &&str| verdict.allowed.iter().any(|listed| listed == name);
+        assert_eq!(verdict.allowed.len(), allowed.iter().filter(|name| is_listed(name)).count(), "{allowed:?}: {verdict:?}");
+    }
+}
+
+#[test]
 fn a_canary_of_ones_own() {
     let canary = Path::new("/usr/share/clamav-testfiles/clam.exe");
     let builder = EngineBuilder::new().canary(Canary::File(canary.to_owned()));
