@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test bench clean
+.PHONY: help setup packages demo test fuzz bench clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/clamgate
@@ -20,6 +20,11 @@ BENCH  ?=
 
 # A step of `make test`: its command, then what it prints.
 step = @echo "==> $(1)"; $(1)
+
+# A fuzz target and its number of runs.
+fuzz = echo "==> fuzz $(1)"; corpus=$$(mktemp -d); trap 'rm -rf "$$corpus"' EXIT; \
+    cargo fuzz run --sanitizer none --target-dir "$(abspath $(TARGET))/fuzz" $(1) "$$corpus" fuzz/seeds/$(1) -- \
+    -runs=$(2) -max_total_time=60 -seed=1 -timeout=60 -rss_limit_mb=4096 -verbosity=0
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +70,14 @@ test: setup ## format, lints, licences, documentation and all tests
 	$(call step,RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps)
 	$(call step,cargo deny --locked check licenses bans sources)
 	$(call step,cargo test --locked --workspace)
+	@$(MAKE) --no-print-directory fuzz
+
+# On a stable toolchain, hence without a sanitizer. What the fuzzer finds on its way is not kept.
+fuzz: packages ## each fuzz target on a bounded number of inputs
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz --version 0.13.2
+	@$(call fuzz,event,200000)
+	@$(call fuzz,verdict,100000)
+	@$(call fuzz,engine,2000)
 
 bench: setup ## clamgate beside clamscan and clamd: time, memory, verdicts
 	cargo build --release --locked

@@ -57,7 +57,7 @@ pub mod health;
 pub mod object;
 #[cfg(feature = "service")]
 pub mod pipeline;
-#[cfg(feature = "service")]
+#[cfg(feature = "events")]
 pub mod queue;
 #[cfg(feature = "service")]
 pub mod report;

@@ -3,7 +3,8 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use crate::s3::NULL_VERSION;
+/// The version of an object that was written while versions were off or suspended, as S3 writes it.
+const NULL_VERSION: &str = "null";
 
 /// What to do about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +138,7 @@ impl Record {
             key,
             // The null version of a bucket whose versioning is suspended is overwritten in place: only its ETag pins it.
             version_id: known(object.version_id).filter(|version| version != NULL_VERSION),
-            etag: known(object.etag).map(|etag| etag.trim_matches('"').to_owned()),
+            etag: known(object.etag.map(|etag| etag.trim_matches('"').to_owned())),
             size: object.size,
             sequencer: known(object.sequencer),
         }))

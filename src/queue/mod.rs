@@ -2,18 +2,26 @@
 //!
 //! This module knows what a message says, and never what is done about it.
 
+#[cfg(feature = "service")]
 mod acknowledge;
+#[cfg(feature = "service")]
 mod consumer;
 mod event;
+#[cfg(feature = "service")]
 mod lease;
+#[cfg(feature = "service")]
 mod sqs;
 
 use std::time::Duration;
 
+#[cfg(feature = "service")]
 pub(crate) use consumer::backoff;
+#[cfg(feature = "service")]
 pub use consumer::{Consumer, Outcome};
 pub use event::{Event, EventError, ObjectEvent};
+#[cfg(feature = "service")]
 pub use lease::Lease;
+#[cfg(feature = "service")]
 pub use sqs::SqsQueue;
 
 /// How many messages one request can receive, and how many one can delete (SQS's own bound).
