@@ -93,7 +93,16 @@ enum Fetched {
     Moot(S3Error),
 }
 
+/// How far the work on a record has come.
+struct Work {
+    /// Pinned as soon as that is possible.
+    id: ObjectId,
+    size: u64,
+    judged: Option<Judged>,
+}
+
 /// A verdict, whether it came from a scan or not.
+#[derive(Clone)]
 struct Judged {
     verdict: Verdict,
     sha256: Option<String>,
@@ -152,37 +161,49 @@ impl<S: ObjectStore> Pipeline<S> {
     /// Works on one record and logs how it ended; true when it is done.
     async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
         let id = ObjectId { bucket: event.bucket, key: event.key, version_id: event.version_id, etag: event.etag };
-        let size = event.size;
-        match self.object(id.clone(), size, event.sequencer, message).await {
+        let mut work = Work { id, size: event.size.unwrap_or(0), judged: None };
+        match self.object(&mut work, event.size, event.sequencer, message).await {
             Ok(()) => true,
             Err(error) => {
                 if error.is_trouble() {
                     (self.on_trouble)();
                 }
                 let last = self.most_receives.is_some_and(|most| message.receive_count >= most);
-                events::object_failed(&id, message, &error, last);
+                events::object_failed(&work.id, message, &error, last);
                 if last && !error.is_closing() {
-                    self.give_up(&id, size.unwrap_or(0), message, &error).await;
+                    self.give_up(work, message, &error).await;
                 }
                 false
             }
         }
     }
 
-    /// Says `FAILED` of an object whose message the queue will give up: in its tags and in a report, as far as that works. The message
-    /// stays, for the dead-letter queue.
-    async fn give_up(&self, id: &ObjectId, size: u64, message: &Message, error: &Failure) {
-        let verdict = Verdict {
+    /// Says what is known of an object whose message the queue will give up, in its tags and in a report, as far as that works: the
+    /// verdict, if there is one and only acting on it or telling it failed, or else `FAILED`. The message stays, for the dead-letter
+    /// queue.
+    async fn give_up(&self, work: Work, message: &Message, error: &Failure) {
+        let id = &work.id;
+        let failed = || Verdict {
             status: Status::Failed,
             signatures: Vec::new(),
             allowed: Vec::new(),
             reason: None,
             detail: Some(error.to_string()),
         };
-        let judged = Judged { verdict, sha256: None, with: self.pool.current(), at: OffsetDateTime::now_utc() };
-        let target = target(id, size);
+        let judged = work.judged.unwrap_or_else(|| Judged {
+            verdict: failed(),
+            sha256: None,
+            with: self.pool.current(),
+            at: OffsetDateTime::now_utc(),
+        });
+        let target = target(id, work.size);
         let scan_id = judged.scan_id(&target);
-        let plan = action::plan(&self.policy, id, &judged.verdict, &scan_id);
+        // Nothing is moved any more, and a state that is not known for sure is not tagged.
+        let mut plan = action::plan(&self.policy, id, &judged.verdict, &scan_id);
+        let wanted = plan.destination.take().map(|destination| destination.kind.name());
+        if !id.is_pinned() {
+            plan.tags.clear();
+        }
         let object = action::Scanned {
             id,
             info: None,
@@ -191,10 +212,16 @@ impl<S: ObjectStore> Pipeline<S> {
             unreadable: None,
             redelivered: message.receive_count > 1,
         };
-        let actions = match self.actions.apply(&object, &plan).await {
+        let mut actions = match self.actions.apply(&object, &plan).await {
             Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
             Err(error) => vec![undone(&plan, "failed", &error)],
         };
+        actions.extend(wanted.map(|action| ActionReport {
+            action,
+            outcome: "failed",
+            destination: None,
+            detail: Some(error.to_string()),
+        }));
         let timings = Timings::new(queued(message), Duration::ZERO, Duration::ZERO, Duration::ZERO);
         let report = judged.report(target, scan_id, timings, actions);
         for sink in &self.sinks {
@@ -207,13 +234,14 @@ impl<S: ObjectStore> Pipeline<S> {
 
     async fn object(
         &self,
-        mut id: ObjectId,
+        work: &mut Work,
         size: Option<u64>,
         sequencer: Option<String>,
         message: &Message,
     ) -> Result<(), Failure> {
         let began = Instant::now();
         let queued = queued(message);
+        let mut id = work.id.clone();
 
         let size = match size {
             Some(size) if id.is_pinned() => size,
@@ -233,6 +261,7 @@ impl<S: ObjectStore> Pipeline<S> {
                 Err(error) => return Err(FetchError::from(error).into()),
             },
         };
+        (work.id, work.size) = (id.clone(), size);
         let mut unreadable = None;
         let (input, info) = match self.fetch(&id, size).await? {
             Fetched::Input(input, info) => (Ok(input), Some(info)),
@@ -250,6 +279,7 @@ impl<S: ObjectStore> Pipeline<S> {
         if let Some(version_id) = info.as_ref().and_then(|info| info.version_id.clone()) {
             id.version_id = Some(version_id);
         }
+        work.id = id.clone();
         let fetched = Instant::now();
 
         let judged = match input {
@@ -259,6 +289,7 @@ impl<S: ObjectStore> Pipeline<S> {
             }
             Err(verdict) => Judged { verdict, sha256: None, with: self.pool.current(), at: OffsetDateTime::now_utc() },
         };
+        work.judged = Some(judged.clone());
         let scanned = Instant::now();
 
         let target = target(&id, size);

@@ -15,7 +15,7 @@ use walkdir::WalkDir;
 
 use super::{FAILED, FOUND, OK, engine_builder, usage};
 use crate::config::Config;
-use crate::engine::Status;
+use crate::engine::{Status, exit_now};
 use crate::report::{EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
 use crate::scan::{Input, Pool, ScanError, Scanned, Scratch, Warm};
 
@@ -73,9 +73,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
         .context("cannot start")
         .and_then(|runtime| runtime.block_on(scan(config, arguments)));
     match scanned {
-        Ok(tally) if tally.infected + tally.suspicious > 0 => ExitCode::from(FOUND),
-        Ok(tally) if tally.unscannable + tally.errors > 0 => ExitCode::from(FAILED),
-        Ok(_) => ExitCode::from(OK),
+        Ok(tally) => ExitCode::from(tally.code()),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(FAILED)
@@ -116,6 +114,13 @@ async fn scan(config: &Config, arguments: &Arguments) -> Result<Tally> {
     }
     progress.finish_and_clear();
     tally.summary(began.elapsed() - loaded, loaded);
+    if *pool.overdue().borrow() > 0 {
+        // libclamav is still at work, and must not meet the exit handlers.
+        drop(scans);
+        drop(scratch);
+        let _ = io::stdout().flush();
+        exit_now(i32::from(tally.code()));
+    }
     Ok(tally)
 }
 
@@ -187,6 +192,17 @@ fn tokio_stream(mut items: mpsc::Receiver<Item>) -> impl futures_util::Stream<It
 }
 
 impl Tally {
+    /// The exit code.
+    fn code(&self) -> u8 {
+        if self.infected + self.suspicious > 0 {
+            FOUND
+        } else if self.unscannable + self.errors > 0 {
+            FAILED
+        } else {
+            OK
+        }
+    }
+
     fn count(&mut self, status: Status) {
         match status {
             Status::Clean => self.clean += 1,

@@ -4,7 +4,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clamav_sys::{cl_error_t, cl_msg};
@@ -12,6 +14,7 @@ use clamav_sys::{cl_error_t, cl_msg};
 use super::formats;
 use super::meanings::{Means, Source, meaning};
 use super::observations::{Message, Observations, Severity};
+use super::private_file::{FrozenFile, PrivateFile};
 
 /// What one scan's callbacks write to. libclamav gets its address and hands it back on the thread that scans.
 pub(super) struct ScanContext {
@@ -19,18 +22,43 @@ pub(super) struct ScanContext {
     panicked: Cell<bool>,
     /// When the scan is over its time. libclamav looks at the clock itself; our own look at a layer must end as well.
     deadline: Instant,
+    /// Where copies of ignored layers go.
+    scratch_dir: PathBuf,
+    /// Layers of a type that libclamav does not search, to be scanned again.
+    ignored: RefCell<Vec<FrozenFile>>,
 }
 
 impl ScanContext {
-    pub(super) fn until(deadline: Instant) -> Self {
-        Self { observations: RefCell::default(), panicked: Cell::default(), deadline }
+    pub(super) fn new(deadline: Instant, scratch_dir: &Path) -> Self {
+        Self {
+            observations: RefCell::default(),
+            panicked: Cell::default(),
+            deadline,
+            scratch_dir: scratch_dir.to_owned(),
+            ignored: RefCell::default(),
+        }
+    }
+
+    /// Copies a layer, behind a byte that makes it data of no known type.
+    fn set_aside(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = PrivateFile::create_in(&self.scratch_dir)?;
+        file.write_all(b"\n")?;
+        file.write_all(bytes)?;
+        self.ignored.borrow_mut().push(file.freeze()?);
+        Ok(())
     }
 
     pub(super) fn as_ptr(&self) -> *mut c_void {
         std::ptr::from_ref(self).cast_mut().cast()
     }
 
-    pub(super) fn into_observations(self, code: u32, name: Option<String>, messages: Captured) -> Observations {
+    /// What was observed, and the layers that must be scanned again.
+    pub(super) fn into_observations(
+        self,
+        code: u32,
+        name: Option<String>,
+        messages: Captured,
+    ) -> (Observations, Vec<FrozenFile>) {
         let mut observations = self.observations.into_inner();
         observations.return_code = code;
         observations.signatures.extend(name);
@@ -38,7 +66,7 @@ impl ScanContext {
         if self.panicked.get() || messages.panicked {
             observations.fail("a callback panicked");
         }
-        observations
+        (observations, self.ignored.into_inner())
     }
 }
 
@@ -49,6 +77,7 @@ pub(super) fn register(engine: *mut clamav_sys::cl_engine) {
         clamav_sys::cl_engine_set_clcb_virus_found(engine, Some(virus_found));
         clamav_sys::cl_engine_set_clcb_meta(engine, Some(meta));
         clamav_sys::cl_engine_set_clcb_file_inspection(engine, Some(file_inspection));
+        clamav_sys::cl_engine_set_clcb_post_scan(engine, Some(post_scan));
         clamav_sys::cl_engine_set_clcb_file_props(engine, Some(file_props));
     }
 }
@@ -137,20 +166,33 @@ extern "C" fn file_inspection(
     // SAFETY: as in `virus_found`; `bytes` is null or the layer's content, `size` bytes that stay as they are during the call
     // (scanners.c: dispatch_file_inspection_callback).
     unsafe {
-        let is_over = context.cast::<ScanContext>().as_ref().is_some_and(|context| Instant::now() > context.deadline);
+        let Some(scan) = context.cast::<ScanContext>().as_ref() else { return clamav_sys::CL_CLEAN };
         record(context, "file_inspection", |seen| {
             if bytes.is_null() {
                 return seen.fail("libclamav could not hand over a layer's content");
             }
-            if is_over {
+            if Instant::now() > scan.deadline {
                 seen.timed_out = true;
                 return;
             }
             let bytes = std::slice::from_raw_parts(bytes.cast(), size);
-            seen.add_findings(size as u64, formats::inspect(&text(kind).unwrap_or_default(), bytes));
+            let kind = text(kind).unwrap_or_default();
+            seen.add_findings(size as u64, formats::inspect(&kind, bytes, scan.deadline));
+            // Music and databases by their first bytes (filetypes_int.h): no signature is tried on them (scanners.c: cli_magic_scan).
+            if kind == "CL_TYPE_IGNORED"
+                && let Err(error) = scan.set_aside(bytes)
+            {
+                seen.refusal = Some(format!("cannot set a layer aside: {error}"));
+            }
         });
     }
     // Anything else would end the scan of this layer.
+    clamav_sys::CL_CLEAN
+}
+
+extern "C" fn post_scan(_fd: c_int, _result: c_int, _name: *const c_char, context: *mut c_void) -> cl_error_t {
+    // SAFETY: as in `virus_found`.
+    unsafe { record(context, "post_scan", |seen| seen.members.close()) };
     clamav_sys::CL_CLEAN
 }
 
@@ -273,6 +315,7 @@ mod tests {
             ("", &clean, (Status::Clean, None)),
             ("meta", &clean, (Status::Unscannable, Some(Reason::EngineError))),
             ("file_inspection", &clean, (Status::Unscannable, Some(Reason::EngineError))),
+            ("post_scan", &clean, (Status::Unscannable, Some(Reason::EngineError))),
             ("file_props", &clean, (Status::Unscannable, Some(Reason::EngineError))),
             ("message", &noisy, (Status::Unscannable, Some(Reason::Unsupported))),
             // What was found is found, even if its name is lost.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use clamav_sys::{cl_engine, cl_error_t, cl_fmap_t};
 
-use super::callbacks;
+use super::{callbacks, refusals};
 
 /// Initialises libclamav once for the process: `cl_init` is not thread-safe and the message callback is process-wide.
 ///
@@ -24,7 +24,11 @@ pub(super) fn initialise() -> Result<(), String> {
                 clamav_sys::cl_set_clcb_msg(Some(callbacks::message));
                 clamav_sys::cl_init(clamav_sys::CL_INIT_DEFAULT)
             };
-            check(code)
+            check(code)?;
+            if !refusals::are_heard() {
+                return Err("libclamav's system calls do not pass through this program (docs/adr/0010)".to_owned());
+            }
+            Ok(())
         })
         .clone()
 }

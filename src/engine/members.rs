@@ -16,74 +16,86 @@ const UNKNOWN: u64 = u32::MAX as u64;
 /// Containers whose announcements are members and nothing else; an ISO's, for one, are directories as well.
 const ARCHIVES: &[&str] = &["ZIP", "OOXML", "7Z", "CAB", "CHM", "ARJ", "EGG", "LHA", "RAR"];
 
-/// The members that archives announced, what our own look expects of each layer, and the layers that were scanned.
+/// The layers of a scan: what was to be unpacked from each, and what was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
     /// Digests of announcements, to take a repeated one for one: some parsers read an archive's directory twice.
     known: HashSet<u64>,
-    /// The sizes of the members that were announced.
-    announced: Vec<u64>,
-    /// A member's size was not announced at all.
+    /// A member's size was not announced at all, or that of no layer's.
     unknown: bool,
-    /// The layers that were looked at (`formats`), in the order in which libclamav came upon them.
+    /// The layers that were looked at, in the order in which libclamav came upon them.
     layers: Vec<Layer>,
+    /// Those of them whose scan has begun and not ended.
+    open: Vec<usize>,
     /// The same layers in the metadata: each before those that were unpacked from it.
     scanned: Vec<Scanned>,
+    /// Those of them that the reader of the metadata is in.
+    entered: Vec<usize>,
 }
 
 /// A layer that is about to be scanned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Layer {
     size: u64,
-    /// The sizes of what must be unpacked from it.
+    /// The sizes of what must be unpacked from it, by our own look at it (`formats`).
     expected: Vec<u64>,
+    /// The same at any depth.
+    expected_below: Vec<u64>,
+    /// The sizes of the members that libclamav announced.
+    announced: Vec<u64>,
 }
 
 /// A layer that was scanned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Scanned {
     size: u64,
-    /// How many layers there were after all that was unpacked from it.
-    end: usize,
+    /// What it was unpacked from; `None` for the input.
+    parent: Option<usize>,
 }
 
 impl Members {
-    /// Notes a member that is not encrypted.
+    /// Notes a layer that is about to be scanned, and what must be unpacked from it. [`Members::close`] ends it.
+    pub(super) fn open(&mut self, size: u64, mut expected: Vec<u64>, mut expected_below: Vec<u64>) {
+        expected.retain(|&size| size > NOT_SCANNED);
+        expected_below.retain(|&size| size > NOT_SCANNED);
+        self.open.push(self.layers.len());
+        self.layers.push(Layer { size, expected, expected_below, announced: Vec::new() });
+    }
+
+    /// Ends the layer that was opened last and is open.
+    pub(super) fn close(&mut self) {
+        self.open.pop();
+    }
+
+    /// Notes a member of the layer that is being scanned. One that is encrypted does not count.
     pub(super) fn announce(&mut self, container: &str, name: &str, size: u64, position: u32) {
         if size <= NOT_SCANNED || !ARCHIVES.iter().any(|kind| container.contains(kind)) {
             return;
         }
-        if size >= UNKNOWN {
-            self.unknown = true;
-            return;
-        }
         // The parts of an OOXML document are announced again and again, with positions of their own.
         let position = if container.contains("OOXML") { 0 } else { position };
+        let layer = self.open.last().copied();
         let mut hasher = DefaultHasher::new();
-        (container, name, size, position).hash(&mut hasher);
-        if self.known.insert(hasher.finish()) {
-            self.announced.push(size);
+        (layer, name, size, position).hash(&mut hasher);
+        if !self.known.insert(hasher.finish()) {
+            return;
         }
-    }
-
-    /// Notes a layer that is about to be scanned, and what must be unpacked from it.
-    pub(super) fn look_at(&mut self, size: u64, mut expected: Vec<u64>) {
-        expected.retain(|&size| size > NOT_SCANNED);
-        self.layers.push(Layer { size, expected });
+        match layer.and_then(|layer| self.layers.get_mut(layer)) {
+            Some(layer) if size < UNKNOWN => layer.announced.push(size),
+            _ => self.unknown = true,
+        }
     }
 
     /// Notes a layer of the metadata; [`Members::leave`] ends it.
-    pub(super) fn enter(&mut self, size: u64) -> usize {
-        self.scanned.push(Scanned { size, end: 0 });
-        self.scanned.len() - 1
+    pub(super) fn enter(&mut self, size: u64) {
+        let parent = self.entered.last().copied();
+        self.entered.push(self.scanned.len());
+        self.scanned.push(Scanned { size, parent });
     }
 
-    /// Ends the layer that [`Members::enter`] gave a number.
-    pub(super) fn leave(&mut self, layer: usize) {
-        let end = self.scanned.len();
-        if let Some(layer) = self.scanned.get_mut(layer) {
-            layer.end = end;
-        }
+    /// Ends the layer that was entered last and not left.
+    pub(super) fn leave(&mut self) {
+        self.entered.pop();
     }
 
     /// The size in bytes of the largest layer below the input itself.
@@ -91,51 +103,49 @@ impl Members {
         self.scanned.iter().skip(1).map(|layer| layer.size).max().unwrap_or(0)
     }
 
-    /// How many members have no layer of their size.
+    /// How many members have no layer of their size. Each layer has to make up for its own: what came out of another, or was
+    /// unpacked from a member, does not count.
     pub(super) fn missing(&self) -> usize {
-        let below = self.scanned.get(1..).unwrap_or_default();
-        let announced = missing(&self.announced, below) + usize::from(self.unknown);
+        let sizes = |layers: &[Layer]| layers.iter().map(|layer| layer.size).collect::<Vec<_>>();
+        if sizes(&self.layers) != self.scanned.iter().map(|layer| layer.size).collect::<Vec<_>>() {
+            // The metadata is of other layers than those that we looked at: nothing can be compared.
+            return 1;
+        }
+        let mut unpacked: Vec<HashMap<u64, usize>> = vec![HashMap::new(); self.layers.len()];
+        for layer in &self.scanned {
+            if let Some(parent) = layer.parent.and_then(|parent| unpacked.get_mut(parent)) {
+                *parent.entry(layer.size).or_default() += 1;
+            }
+        }
         // The same member can be announced and expected.
-        announced.max(self.missing_from_layers().unwrap_or_else(|| {
-            // A layer that was put into another list of the metadata than its neighbours: then all count together.
-            let expected: Vec<u64> = self.layers.iter().flat_map(|layer| &layer.expected).copied().collect();
-            missing(&expected, below)
-        }))
+        let missing_from = |(number, layer): (usize, &Layer)| {
+            let unpacked = &unpacked[number];
+            let direct = missing(&layer.announced, unpacked).max(missing(&layer.expected, unpacked));
+            let below = if layer.expected_below.is_empty() { 0 } else { missing(&layer.expected_below, &self.below(number)) };
+            direct.max(below)
+        };
+        self.layers.iter().enumerate().map(missing_from).sum::<usize>() + usize::from(self.unknown)
     }
 
-    /// The same for each layer by itself, so that nothing makes up for what is missing elsewhere; `None` when the layers that were
-    /// looked at are not those of the metadata.
-    fn missing_from_layers(&self) -> Option<usize> {
-        if self.layers.len() != self.scanned.len() {
-            return None;
+    /// The sizes of all layers below one, which stand behind it.
+    fn below(&self, number: usize) -> HashMap<u64, usize> {
+        let mut sizes = HashMap::new();
+        for layer in
+            self.scanned.iter().skip(number + 1).take_while(|layer| layer.parent.is_some_and(|parent| parent >= number))
+        {
+            *sizes.entry(layer.size).or_default() += 1;
         }
-        let mut sum = 0;
-        for (index, (looked_at, scanned)) in self.layers.iter().zip(&self.scanned).enumerate() {
-            if looked_at.size != scanned.size {
-                return None;
-            }
-            if !looked_at.expected.is_empty() {
-                sum += missing(&looked_at.expected, self.scanned.get(index + 1..scanned.end)?);
-            }
-        }
-        Some(sum)
+        sizes
     }
 }
 
-/// How many of these sizes have no layer.
-fn missing(wanted: &[u64], layers: &[Scanned]) -> usize {
-    let mut left: HashMap<u64, usize> = HashMap::new();
-    for layer in layers {
-        *left.entry(layer.size).or_default() += 1;
+/// How many of these sizes were not unpacked.
+fn missing(wanted: &[u64], unpacked: &HashMap<u64, usize>) -> usize {
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    for &size in wanted {
+        *counts.entry(size).or_default() += 1;
     }
-    let is_missing = |size: &&u64| match left.get_mut(*size) {
-        Some(count @ 1..) => {
-            *count -= 1;
-            false
-        }
-        _ => true,
-    };
-    wanted.iter().filter(is_missing).count()
+    counts.iter().map(|(size, count)| count.saturating_sub(unpacked.get(size).copied().unwrap_or(0))).sum()
 }
 
 #[cfg(test)]
@@ -145,17 +155,21 @@ mod tests {
     /// The metadata of an input that holds layers of these sizes.
     fn scan(members: &mut Members, sizes: &[u64]) {
         members.scanned.clear();
-        let input = members.enter(1000);
+        members.layers.truncate(1);
+        members.enter(1000);
         for &size in sizes {
-            let layer = members.enter(size);
-            members.leave(layer);
+            members.open(size, vec![], vec![]);
+            members.close();
+            members.enter(size);
+            members.leave();
         }
-        members.leave(input);
+        members.leave();
     }
 
     #[test]
     fn every_member_needs_a_layer_of_its_size() {
         let mut members = Members::default();
+        members.open(1000, vec![100], vec![]);
         members.announce("CL_TYPE_ZIP", "a", 100, 0);
         members.announce("CL_TYPE_ZIP", "b", 100, 50);
         members.announce("CL_TYPE_ZIP", "b", 100, 50);
@@ -172,31 +186,43 @@ mod tests {
     #[test]
     fn the_parts_of_a_document_are_announced_twice() {
         let mut members = Members::default();
+        members.open(1000, vec![], vec![]);
         members.announce("CL_TYPE_OOXML_WORD", "word/document.xml", 900, 10);
         members.announce("CL_TYPE_OOXML_WORD", "word/document.xml", 900, 20);
         scan(&mut members, &[900]);
         assert_eq!(members.missing(), 0);
     }
 
-    /// A member that was not unpacked was made up for by another archive's layer of the same size.
+    /// A member that was not unpacked was made up for by a layer of the same size out of another member.
     #[test]
     fn a_layer_counts_for_its_own_container() {
+        for (decoy_in, missing) in [(None, 0), (Some(200), 1)] {
+            let mut members = Members::default();
+            members.open(1000, vec![], vec![]);
+            members.announce("CL_TYPE_7Z", "tar", 200, 0);
+            members.open(200, vec![70], vec![]);
+            members.close();
+            members.announce("CL_TYPE_7Z", "hidden", 70, 1);
+            members.open(70, vec![], vec![]);
+            members.close();
+            members.close();
+            members.layers[1].expected.retain(|_| decoy_in.is_some());
+            members.enter(1000);
+            members.enter(200);
+            if decoy_in.is_none() {
+                members.leave();
+            }
+            members.enter(70);
+            assert_eq!(members.missing(), missing, "{decoy_in:?}");
+        }
+    }
+
+    #[test]
+    fn layers_that_do_not_fit_the_metadata_are_not_compared() {
         let mut members = Members::default();
-        members.look_at(1000, vec![300, 200, 5]);
-        members.look_at(300, vec![70]);
-        members.look_at(200, vec![]);
-        members.look_at(70, vec![]);
-        let input = members.enter(1000);
-        let first = members.enter(300);
-        members.leave(first);
-        let second = members.enter(200);
-        let decoy = members.enter(70);
-        members.leave(decoy);
-        members.leave(second);
-        members.leave(input);
+        members.open(1000, vec![], vec![]);
         assert_eq!(members.missing(), 1);
-        // In an order that does not fit, all count together.
-        members.layers.swap(1, 2);
-        assert_eq!(members.missing(), 0);
+        members.enter(999);
+        assert_eq!(members.missing(), 1);
     }
 }

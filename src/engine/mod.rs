@@ -75,6 +75,12 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// What libclamav's scan functions take.
+type Name = *mut *const std::ffi::c_char;
+type Scanned = *mut std::ffi::c_ulong;
+type Options = *mut clamav_sys::cl_scan_options;
+type Context = *mut std::ffi::c_void;
+
 /// A compiled signature database, ready to scan. Immutable; share it with [`Arc`].
 #[derive(Debug)]
 pub struct Engine {
@@ -99,21 +105,7 @@ impl Engine {
         let Some(map) = FmapHandle::over(bytes) else {
             return Observations::failed("libclamav could not map the buffer");
         };
-        self.observe(|name, scanned, options, context| {
-            // SAFETY: `map` borrows `bytes`, which outlive the call; the engine is compiled and alive as long as `self`;
-            // name, scanned and options point to locals of `observe`; `context` is the ScanContext that the callbacks cast to.
-            unsafe {
-                clamav_sys::cl_scanmap_callback(
-                    map.as_ptr(),
-                    ptr::null(),
-                    name,
-                    scanned,
-                    self.handle.as_ptr(),
-                    options,
-                    context,
-                )
-            }
-        })
+        self.observe(|name, scanned, options, context| self.scan_map(&map, name, scanned, options, context))
     }
 
     /// Scans a regular file through its descriptor, whatever the position of its cursor.
@@ -190,21 +182,51 @@ impl Engine {
         (size > self.limits.max_file_size_bytes).then(|| Observations { too_large: true, ..Observations::default() })
     }
 
-    /// Runs one scan with callbacks and message capture in place.
-    fn observe(
+    /// Runs a scan, and then one over each layer that libclamav ignored for its type.
+    fn observe(&self, scan: impl FnOnce(Name, Scanned, Options, Context) -> clamav_sys::cl_error_t) -> Observations {
+        let began = Instant::now();
+        let (mut observations, ignored) = self.observe_once(began, scan);
+        for layer in &ignored {
+            let Some(map) = FmapHandle::over(layer) else {
+                observations.fail("libclamav could not map a layer");
+                continue;
+            };
+            let (again, ignored) = self
+                .observe_once(began, |name, scanned, options, context| self.scan_map(&map, name, scanned, options, context));
+            observations.absorb(again);
+            if !ignored.is_empty() {
+                observations.fail("a layer was ignored twice");
+            }
+        }
+        observations
+    }
+
+    /// Scans what is mapped.
+    fn scan_map(
         &self,
-        scan: impl FnOnce(
-            *mut *const std::ffi::c_char,
-            *mut std::ffi::c_ulong,
-            *mut clamav_sys::cl_scan_options,
-            *mut std::ffi::c_void,
-        ) -> clamav_sys::cl_error_t,
-    ) -> Observations {
+        map: &FmapHandle<'_>,
+        name: Name,
+        scanned: Scanned,
+        options: Options,
+        context: Context,
+    ) -> clamav_sys::cl_error_t {
+        // SAFETY: `map` borrows its bytes, which outlive the call; the engine is compiled and alive as long as `self`; name, scanned
+        // and options point to locals of `observe_once`; `context` is the ScanContext that the callbacks cast to.
+        unsafe {
+            clamav_sys::cl_scanmap_callback(map.as_ptr(), ptr::null(), name, scanned, self.handle.as_ptr(), options, context)
+        }
+    }
+
+    /// Runs one scan with callbacks and message capture in place.
+    fn observe_once(
+        &self,
+        began: Instant,
+        scan: impl FnOnce(Name, Scanned, Options, Context) -> clamav_sys::cl_error_t,
+    ) -> (Observations, Vec<FrozenFile>) {
         let capture = callbacks::capture_messages();
         let watch = refusals::watch();
         pcre_jit::gave_up();
-        let began = Instant::now();
-        let context = ScanContext::until(began + self.timeout);
+        let context = ScanContext::new(began + self.timeout, &self.scratch_dir);
         let mut name = ptr::null();
         let mut scanned = 0;
         let mut options = self.options;
@@ -215,7 +237,7 @@ impl Engine {
         let messages = capture.finish();
         // SAFETY: libclamav sets `name` to a string of the engine's or leaves it null; the engine is alive (`self`).
         let name = unsafe { callbacks::text(name) };
-        let mut observations = context.into_observations(code.0, name, messages);
+        let (mut observations, ignored) = context.into_observations(code.0, name, messages);
         if let Some(refusal) = refusal {
             if refusal.is_trouble() {
                 observations.refusal = Some(refusal.to_string());
@@ -247,6 +269,6 @@ impl Engine {
                 observations.parse_errors.insert(format!("Heuristics.Limits.Exceeded.{name}"));
             }
         }
-        observations
+        (observations, ignored)
     }
 }

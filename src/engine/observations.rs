@@ -85,6 +85,29 @@ impl Observations {
         Self { failures: vec![why.to_owned()], ..Self::default() }
     }
 
+    /// Takes in what was observed of a part that was scanned by itself.
+    pub(super) fn absorb(&mut self, part: Self) {
+        if part.finished && part.members.missing() > 0 {
+            add_name(&mut self.unsupported, "members of archives that were not unpacked");
+        }
+        if !part.finished {
+            self.fail("libclamav did not finish a part of the scan");
+        }
+        if self.return_code == 0 {
+            self.return_code = part.return_code;
+        }
+        self.signatures.extend(part.signatures);
+        self.allowed.extend(part.allowed);
+        self.encrypted.extend(part.encrypted);
+        self.unsupported.extend(part.unsupported);
+        self.parse_errors.extend(part.parse_errors);
+        self.messages.extend(part.messages);
+        self.failures.extend(part.failures);
+        self.refusal = self.refusal.take().or(part.refusal);
+        self.timed_out |= part.timed_out;
+        self.too_large |= part.too_large;
+    }
+
     /// What hindered the scan, if it was this machine: that says nothing about the input, which may get another verdict later.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -109,7 +132,7 @@ impl Observations {
     pub(super) fn add_findings(&mut self, size: u64, findings: Findings) {
         findings.encrypted.iter().for_each(|name| add_name(&mut self.encrypted, name));
         findings.unsupported.iter().for_each(|name| add_name(&mut self.unsupported, name));
-        self.members.look_at(size, findings.expected);
+        self.members.open(size, findings.expected, findings.expected_below);
     }
 
     /// Reads libclamav's metadata: its arrival shows that the scan came to its end, its `ParseErrors` what was left out.
@@ -177,7 +200,7 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let (mut kind, mut layer) = (String::new(), None);
+        let (mut kind, mut layer_size) = (String::new(), None);
         let mut errors = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
@@ -186,7 +209,8 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
                 // It stands before what was unpacked from the layer (scanners.c: cli_magic_scan).
                 "FileSize" => {
                     let size = map.next_value()?;
-                    layer = Some((self.seen.members.enter(size), size));
+                    self.seen.members.enter(size);
+                    layer_size = Some(size);
                 }
                 // pdf.c: objects beyond the 65,536th are not looked at.
                 "TooManyObjects" => {
@@ -198,8 +222,8 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
             }
         }
         self.seen.parse_errors.extend(errors.into_iter().map(|error| format!("{error} in {kind}")));
-        if let Some((layer, size)) = layer {
-            self.seen.members.leave(layer);
+        if let Some(size) = layer_size {
+            self.seen.members.leave();
             self.layer(&kind, size);
         }
         Ok(())

@@ -26,6 +26,12 @@ void clamgate_watch_refusals(void)
     watching = 1;
 }
 
+/* Whether the calls of libraries come here: not if this code is a part of a library itself. */
+int clamgate_hears_refusals(void)
+{
+    return dlsym(RTLD_DEFAULT, "open64") == (void *)open64 && dlsym(RTLD_DEFAULT, "write") == (void *)write;
+}
+
 /* Ends the watch: the first call that was refused, with its errno, or NULL. */
 const char *clamgate_first_refusal(int *error)
 {
@@ -60,7 +66,7 @@ static int exhausted(void)
 int open64(const char *path, int flags, ...)
 {
     mode_t mode = 0;
-    if (flags & (O_CREAT | O_TMPFILE)) {
+    if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
         va_list arguments;
         va_start(arguments, flags);
         mode = va_arg(arguments, mode_t);
@@ -77,7 +83,8 @@ ssize_t write(int fd, const void *bytes, size_t count)
 {
     REAL(write)
     ssize_t written = real(fd, bytes, count);
-    if (written < 0 && errno != EINTR)
+    /* Not what our own panic messages meet. */
+    if (written < 0 && errno != EINTR && fd > STDERR_FILENO)
         note("write");
     return written;
 }

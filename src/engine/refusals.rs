@@ -5,6 +5,7 @@ use std::io;
 
 unsafe extern "C" {
     fn clamgate_watch_refusals();
+    fn clamgate_hears_refusals() -> c_int;
     fn clamgate_first_refusal(error: *mut c_int) -> *const c_char;
 }
 
@@ -16,6 +17,12 @@ pub(super) struct Watch(());
 pub(super) struct Refusal {
     call: &'static str,
     error: io::Error,
+}
+
+/// Whether refusals are heard at all in this process. They are not where this crate is linked into a shared library.
+pub(super) fn are_heard() -> bool {
+    // SAFETY: it only compares addresses.
+    unsafe { clamgate_hears_refusals() != 0 }
 }
 
 /// Watches this thread until [`Watch::first_refusal`].

@@ -168,9 +168,9 @@ pub fn judge(seen: &Observations) -> Verdict {
     if seen.timed_out {
         gaps.insert((Reason::TimedOut, "MaxScanTime".to_owned()));
     }
-    // Without the metadata, nothing is known of what was scanned.
-    let missing = seen.members.missing();
-    if seen.finished && missing > 0 {
+    // Without the metadata, or after a failure of our own, nothing is known of what was scanned.
+    let missing = if seen.finished && seen.failures.is_empty() { seen.members.missing() } else { 0 };
+    if missing > 0 {
         gaps.insert((Reason::Unsupported, format!("{missing} members of archives were not unpacked")));
     }
     if seen.too_large {

@@ -13,6 +13,9 @@ use super::{BATCH, Lease, Message, Queue};
 /// How long a poll under way may go on after a stop: messages that are on their way should not be lost to their visibility.
 const LAST_POLL: Duration = Duration::from_secs(1);
 
+/// How long a message stays hidden that arrived when it could not be worked on.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
+
 /// What becomes of a message after its handler has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -131,14 +134,20 @@ impl<Q: Queue> Receiver<Q> {
 
     /// Permits for one to ten messages, when nothing is in the way; `None` after a stop.
     async fn wait_for_room(&mut self) -> Option<Vec<OwnedSemaphorePermit>> {
-        tokio::select! {
-            // An error means that nobody watches any more: then nothing is in the way for ever.
-            _ = self.obstacles.wait_for(Vec::is_empty) => {}
-            () = self.stop.cancelled() => return None,
-        }
-        let first = tokio::select! {
-            permit = Arc::clone(&self.room).acquire_owned() => permit.ok()?,
-            () = self.stop.cancelled() => return None,
+        let first = loop {
+            let first = tokio::select! {
+                permit = Arc::clone(&self.room).acquire_owned() => permit.ok()?,
+                () = self.stop.cancelled() => return None,
+            };
+            if self.obstacles.borrow().is_empty() {
+                break first;
+            }
+            drop(first);
+            tokio::select! {
+                // An error means that nobody watches any more, at the end.
+                cleared = self.obstacles.wait_for(Vec::is_empty) => drop(cleared.ok()?),
+                () = self.stop.cancelled() => return None,
+            }
         };
         if self.stop.is_cancelled() {
             return None;
@@ -158,11 +167,16 @@ impl<Q: Queue> Receiver<Q> {
     {
         let lease = Lease::new(Arc::clone(&self.queue), self.acknowledger.clone(), &message, self.visibility);
         let (stop, abandon) = (self.stop.clone(), self.abandon.clone());
+        let in_the_way = !self.obstacles.borrow().is_empty();
         self.handlers.spawn(async move {
             let _permit = permit;
             // Received while stopping: not begun, so given back.
             if stop.is_cancelled() {
                 return lease.release(Duration::ZERO).await;
+            }
+            // On its way when something got in the way.
+            if in_the_way {
+                return lease.release(GIVEN_BACK).await;
             }
             let outcome = tokio::select! {
                 outcome = handler(message) => outcome,

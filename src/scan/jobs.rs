@@ -22,7 +22,7 @@ type Reply = oneshot::Sender<Result<Scanned, ScanError>>;
 /// All jobs of a pool.
 pub(super) struct Jobs {
     state: Mutex<State>,
-    /// Wakes the watch: a job has begun while there was none to watch, or the pool closes.
+    /// Wakes the watch: there is a job to watch and there was none, or the pool closes.
     wake: Condvar,
     threads: usize,
     deadline: Duration,
@@ -45,7 +45,8 @@ struct Job {
 }
 
 struct Run {
-    began: Instant,
+    /// When its content had been read: a slow reader is not the scan's fault. `None` until then.
+    began: Option<Instant>,
     with: Current,
     /// The content's digest and size, once it has been read.
     content: Option<(String, u64)>,
@@ -61,7 +62,7 @@ pub(super) struct Watch {
 }
 
 impl Jobs {
-    /// The jobs of `threads` threads, each to be answered `deadline` after a thread took it up, and their watch.
+    /// The jobs of `threads` threads, each to be answered `deadline` after its content was read, and their watch.
     pub(super) fn start(threads: usize, deadline: Duration) -> io::Result<(Arc<Self>, Watch)> {
         let jobs =
             Arc::new(Self { state: Mutex::default(), wake: Condvar::new(), threads, deadline, overdue: watch::Sender::new(0) });
@@ -88,19 +89,22 @@ impl Jobs {
     pub(super) fn begin(&self, id: u64, with: Current) -> bool {
         let mut state = self.lock();
         let Some(job) = state.waiting.remove(&id).filter(|job| !job.reply.is_closed()) else { return false };
-        let unwatched = self.overdue_in(&state) == state.running.len();
-        let run = Run { began: Instant::now(), with, content: None, reply: Some(job.reply), slot: job.slot };
+        let run = Run { began: None, with, content: None, reply: Some(job.reply), slot: job.slot };
         state.running.insert(id, run);
-        if unwatched {
-            self.wake.notify_one();
-        }
         true
     }
 
-    /// The job's content has been read.
+    /// The job's content has been read: from now on its time is counted.
     pub(super) fn read(&self, id: u64, sha256: String, size: u64) {
-        if let Some(run) = self.lock().running.get_mut(&id) {
+        let mut state = self.lock();
+        let unwatched = state.running.values().all(|run| run.deadline(self.deadline).is_none());
+        if let Some(run) = state.running.get_mut(&id) {
             run.content = Some((sha256, size));
+            run.began = Some(Instant::now());
+        }
+        // Otherwise an earlier deadline wakes the watch, which then sees this one.
+        if unwatched {
+            self.wake.notify_one();
         }
     }
 
@@ -108,7 +112,9 @@ impl Jobs {
     pub(super) fn finish(&self, id: u64, outcome: Result<Scanned, ScanError>) {
         let mut state = self.lock();
         let Some(run) = state.running.remove(&id) else { return };
-        let overdue = self.overdue_in(&state);
+        if run.reply.is_none() {
+            self.overdue.send_replace(self.overdue_in(&state));
+        }
         drop(state);
         // Free before the caller knows: what it sees afterwards is an idle thread.
         drop(run.slot);
@@ -117,8 +123,8 @@ impl Jobs {
                 let _ = reply.send(outcome);
             }
             None => {
-                tracing::warn!(took_ms = run.began.elapsed().as_millis(), "a scan that was overdue has come back");
-                self.overdue.send_replace(overdue);
+                let took = run.began.map(|began| began.elapsed().as_millis());
+                tracing::warn!(took_ms = took, "a scan that was overdue has come back");
             }
         }
     }
@@ -137,7 +143,8 @@ impl Jobs {
         while !state.closed {
             let now = Instant::now();
             let mut answers = Vec::new();
-            for run in state.running.values_mut().filter(|run| now.duration_since(run.began) >= self.deadline) {
+            let is_overdue = |run: &&mut Run| run.deadline(self.deadline).is_some_and(|deadline| deadline <= now);
+            for run in state.running.values_mut().filter(is_overdue) {
                 answers.extend(run.reply.take().map(|reply| (reply, Ok(run.timed_out(now)))));
             }
             if !answers.is_empty() {
@@ -153,7 +160,7 @@ impl Jobs {
             for (reply, answer) in answers {
                 let _ = reply.send(answer);
             }
-            let next = state.running.values().filter(|run| run.reply.is_some()).map(|run| run.began + self.deadline).min();
+            let next = state.running.values().filter_map(|run| run.deadline(self.deadline)).min();
             state = match next {
                 Some(next) => {
                     let wait = next.saturating_duration_since(Instant::now());
@@ -170,6 +177,11 @@ impl Jobs {
 }
 
 impl Run {
+    /// When it must have been answered; `None` while it is read, and after it was answered.
+    fn deadline(&self, time: Duration) -> Option<Instant> {
+        self.began.filter(|_| self.reply.is_some()).map(|began| began + time)
+    }
+
     fn timed_out(&self, now: Instant) -> Scanned {
         let (sha256, size) = self.content.clone().unzip();
         Scanned {
@@ -178,7 +190,7 @@ impl Run {
             sha256,
             size: size.unwrap_or(0),
             scanned_at: OffsetDateTime::now_utc(),
-            took: now.duration_since(self.began),
+            took: self.began.map_or(Duration::ZERO, |began| now.duration_since(began)),
         }
     }
 }

@@ -231,6 +231,24 @@ fn what_is_found_decides_by_its_kind_unless_it_is_allowed() {
     }
 }
 
+/// libclamav tries no signature on what begins like music or a database.
+#[test]
+fn what_passes_for_music_was_clean_unseen() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
+    fs::write(dir.path().join("own.ndb"), format!("Zoo:0:*:{}\n", hex("an animal"))).unwrap();
+    let engine = EngineBuilder::new().load(dir.path()).unwrap();
+    for start in ["ID3=x\n", "OggS", "SQLite format 3\0", "plain text, "] {
+        for (text, status) in [("an animal", Status::Infected), ("harmless", Status::Clean)] {
+            let bytes = format!("{start}{text}").into_bytes();
+            for (place, bytes) in [("alone", bytes.clone()), ("in a zip", samples::zip(&[("a", &bytes)]))] {
+                let verdict = judge(&engine.scan_bytes(&bytes));
+                assert_eq!((verdict.status, verdict.reason), (status, None), "{start:?} {text:?} {place}: {verdict:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_canary_of_ones_own() {
     let canary = Path::new("/usr/share/clamav-testfiles/clam.exe");

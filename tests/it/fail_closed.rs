@@ -266,6 +266,11 @@ fn unsupported() -> Vec<Row> {
             || said_of(&rar::rar5_first_volume("eicar", &eicar(), 30)),
             "UNSCANNABLE UNSUPPORTED (RAR)",
         ),
+        row(
+            "an attachment of a PDF, behind its checksum",
+            || said_of(&documents::pdf_with_attachment(&eicar(), "/CheckSum <44d88612fea8a8f36de82e1278abb02f>")),
+            "UNSCANNABLE UNSUPPORTED (PDF stream with filters that libclamav misses)",
+        ),
         row("RAR 5 with encrypted names", || said_of(&rar::rar5_with_encrypted_headers()), "UNSCANNABLE ENCRYPTED (RAR)"),
     ]
 }

@@ -5,6 +5,8 @@
 //! libclamav reads is not read at all, and can end in any four bytes. So the file is unpacked again, which costs little beside
 //! the scan.
 
+use std::time::Instant;
+
 use flate2::bufread::GzDecoder;
 
 use super::Findings;
@@ -14,12 +16,12 @@ use super::streams::{is_padding, unpacked_size};
 const MOST_MEMBERS: usize = 100_000;
 
 /// Looks at a layer of type `CL_TYPE_GZ`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: Instant, found: &mut Findings) {
     let mut rest = bytes;
     let mut total = 0u64;
     for _ in 0..MOST_MEMBERS {
         let mut member = GzDecoder::new(rest);
-        let Ok(size) = unpacked_size(&mut member) else {
+        let Ok(size) = unpacked_size(&mut member, deadline) else {
             return found.unsupported.push("damaged or truncated gzip".to_owned());
         };
         total = total.saturating_add(size);
@@ -39,6 +41,7 @@ pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::time::Duration;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -67,7 +70,7 @@ mod tests {
             (b"\x1f\x8b\x07".to_vec(), vec![], vec!["damaged or truncated gzip"]),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, &mut found);
+            inspect(&bytes, Instant::now() + Duration::from_secs(60), &mut found);
             assert_eq!((found.expected, found.unsupported), (expected, unsupported.into_iter().map(str::to_owned).collect()));
         }
     }

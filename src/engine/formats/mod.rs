@@ -24,6 +24,8 @@ mod udf;
 mod xz;
 mod zip;
 
+use std::time::Instant;
+
 use memchr::memmem;
 
 use super::handle::unrar_is_available;
@@ -61,18 +63,21 @@ pub(super) struct Findings {
     pub(super) encrypted: Vec<String>,
     /// What libclamav does not read, in a few words: `RAR`, `bzip2 of several streams`.
     pub(super) unsupported: Vec<String>,
-    /// The sizes in bytes of what must have been unpacked from this layer and scanned, each as often as it occurs.
+    /// The sizes in bytes of what must have been unpacked from this layer itself and scanned, each as often as it occurs.
     pub(super) expected: Vec<u64>,
+    /// The same of what must have been scanned at any depth below this layer: an archive that shows through another one's packing.
+    pub(super) expected_below: Vec<u64>,
 }
 
-/// Looks at one layer: `kind` is libclamav's name for its type (`filetypes.c`), `bytes` all of its content.
-pub(super) fn inspect(kind: &str, bytes: &[u8]) -> Findings {
+/// Looks at one layer: `kind` is libclamav's name for its type (`filetypes.c`), `bytes` all of its content. What takes long ends at
+/// the `deadline`, and then the caller has to say so.
+pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
     let mut found = Findings::default();
     let is_tar = matches!(kind, "CL_TYPE_POSIX_TAR" | "CL_TYPE_OLD_TAR");
     let is_text = kind.starts_with("CL_TYPE_TEXT_");
     match kind {
-        "CL_TYPE_GZ" => gzip::inspect(bytes, &mut found),
-        "CL_TYPE_BZ" => bzip2::inspect(bytes, &mut found),
+        "CL_TYPE_GZ" => gzip::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_BZ" => bzip2::inspect(bytes, deadline, &mut found),
         "CL_TYPE_XZ" => xz::inspect(bytes, &mut found),
         "CL_TYPE_MSCAB" => cab::inspect(bytes, &mut found),
         "CL_TYPE_MSOLE2" => ole2::inspect(bytes, &mut found),

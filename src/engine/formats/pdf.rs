@@ -143,7 +143,11 @@ impl<'bytes> Pdf<'bytes> {
         let Some(length) = self.length(dictionary) else { return true };
         let Some(real_end) = usize::try_from(length).ok().and_then(|length| start.checked_add(length)) else { return false };
         let behind = self.bytes.get(real_end..).unwrap_or_default();
-        let space = behind.iter().take_while(|&&byte| is_space(byte)).count();
+        // Any number of objects can point at the same white space.
+        let space = behind.iter().take(SMALL).take_while(|&&byte| is_space(byte)).count();
+        if space == SMALL {
+            return true;
+        }
         let ends_there = behind.get(space..).is_some_and(|rest| rest.starts_with(b"endstream"));
         ends_there && (truncated || real_end > end)
     }

@@ -48,7 +48,7 @@ pub(super) fn inspect_container(bytes: &[u8], found: &mut Findings) {
         let size = (directory.end - directory.prefix) as u64;
         // A member that the container itself lists.
         if !found.expected.contains(&size) {
-            found.expected.push(size);
+            found.expected_below.push(size);
         }
     });
     report(outcome, found);
@@ -107,7 +107,7 @@ fn check_appended(bytes: &[u8], found: &mut Findings) -> Checked<()> {
                 found.encrypted.push("zip".to_owned());
             }
             if !member.is_encrypted && member.unpacked_size > NOT_SCANNED {
-                found.expected.push(member.unpacked_size as u64);
+                found.expected_below.push(member.unpacked_size as u64);
             }
             known.insert(member.data, member.end);
         }
@@ -256,7 +256,7 @@ mod tests {
             let found = inspected(&bytes);
             assert_eq!(found.unsupported.len(), usize::from(expected.is_some()), "{case}: {found:?}");
             assert!(found.unsupported.iter().all(|text| expected.is_some_and(|part| text.contains(part))), "{case}: {found:?}");
-            assert!(found.encrypted.is_empty() && found.expected.is_empty(), "{case}: {found:?}");
+            assert!(found.encrypted.is_empty() && found.expected_below.is_empty(), "{case}: {found:?}");
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
     fn archives_after_other_data() {
         let after = |archive: Vec<u8>| [b"#!/bin/sh\n".to_vec(), archive].concat();
         let plain = after(archive(&[member(PLAIN, b"0123456789")], &[(PLAIN, 10, 0)]));
-        assert_eq!(inspected(&plain), Findings { expected: vec![10], ..Findings::default() });
+        assert_eq!(inspected(&plain), Findings { expected_below: vec![10], ..Findings::default() });
         let decoy = [&plain[..], END_RECORD, &[0; 18]].concat();
         assert_eq!(inspected(&decoy), inspected(&plain));
         let streamed = after(archive(&[member(STREAMED, b"0123456789")], &[(STREAMED, 10, 0)]));

@@ -10,21 +10,6 @@ use flate2::write::ZlibEncoder;
 use super::archives::ole2;
 use super::noise;
 
-/// The files of `tests/data/encrypted` that cannot be read without a password.
-pub const ENCRYPTED: [&str; 8] = [
-    "password.doc",
-    "password.docx",
-    "password.odt",
-    "password.pptx",
-    "password.xls",
-    "password.xlsx",
-    "user-password-aes256.pdf",
-    "user-password-rc4.pdf",
-];
-
-/// Those that are encrypted too, but open without a password. EICAR is attached to each.
-pub const OWNER_PASSWORD_ONLY: [&str; 2] = ["owner-password-aes256.pdf", "owner-password-rc4.pdf"];
-
 pub fn encrypted(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encrypted").join(name)).unwrap()
 }
