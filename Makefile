@@ -21,10 +21,11 @@ BENCH  ?=
 # A step of `make test`: its command, then what it prints.
 step = @echo "==> $(1)"; $(1)
 
-# A fuzz target and its number of runs.
-fuzz = echo "==> fuzz $(1)"; corpus=$$(mktemp -d); trap 'rm -rf "$$corpus"' EXIT; \
-    cargo fuzz run --sanitizer none --target-dir "$(abspath $(TARGET))/fuzz" $(1) "$$corpus" fuzz/seeds/$(1) -- \
-    -runs=$(2) -max_total_time=60 -seed=1 -timeout=60 -rss_limit_mb=4096 -verbosity=0
+# A fuzz target and its number of runs. It says a lot, which is of interest only when it fails.
+fuzz = echo "==> fuzz $(1)"; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; mkdir "$$scratch/corpus"; \
+    cargo fuzz run --sanitizer none --target-dir "$(abspath $(TARGET))/fuzz" $(1) "$$scratch/corpus" fuzz/seeds/$(1) -- \
+    -runs=$(2) -max_total_time=60 -seed=1 -timeout=60 -rss_limit_mb=4096 >"$$scratch/log" 2>&1 \
+    || { cat "$$scratch/log"; exit 1; }
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -75,7 +76,7 @@ test: setup ## format, lints, licences, documentation and all tests
 # On a stable toolchain, hence without a sanitizer. What the fuzzer finds on its way is not kept.
 fuzz: packages ## each fuzz target on a bounded number of inputs
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz --version 0.13.2
-	@$(call fuzz,event,200000)
+	@$(call fuzz,event,100000)
 	@$(call fuzz,verdict,100000)
 	@$(call fuzz,engine,2000)
 

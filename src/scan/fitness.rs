@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const DESCRIPTORS: usize = 64;
 
 /// What is written to see whether the disk takes it.
-const TRIAL: [u8; 64 * 1024] = [0; 64 * 1024];
+static TRIAL: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Looks at the machine, and tells what keeps it from scanning.
 #[derive(Debug, Clone)]

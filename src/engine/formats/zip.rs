@@ -224,7 +224,7 @@ mod tests {
         let plain = member(PLAIN, b"0123456789");
         let streamed = member(STREAMED, b"0123456789");
         let size = plain.len();
-        let good = archive(&[plain.clone()], &[(PLAIN, 10, 0)]);
+        let good = archive(std::slice::from_ref(&plain), &[(PLAIN, 10, 0)]);
         let inner = member(STREAMED, &[b"01234", &record(b"PK\x07\x08", &[(0, 4), (5, 4), (5, 4)])[..], &plain].concat());
         let inner_size = inner.len() - 31 - 16;
         let fake = [good.clone(), end(1, 47, 0, b"")].concat();
@@ -232,7 +232,7 @@ mod tests {
 
         let table: Vec<(&str, Vec<u8>, Option<&str>)> = vec![
             ("good", good.clone(), None),
-            ("streamed", archive(&[streamed.clone()], &[(STREAMED, 10, 0)]), None),
+            ("streamed", archive(std::slice::from_ref(&streamed), &[(STREAMED, 10, 0)]), None),
             ("comment", longer.clone(), None),
             ("padding", archive(&[plain.clone(), vec![0; 9], plain.clone()], &[(PLAIN, 10, 0), (PLAIN, 10, size + 9)]), None),
             ("trailing", [&good[..], &[0; 9]].concat(), None),
@@ -244,9 +244,9 @@ mod tests {
             ("two archives", [&good[..], &good].concat(), Some("several archives")),
             ("second end record", fake, Some("contradictory end record")),
             ("wrong count", [plain.clone(), entry(PLAIN, 10, 0), end(2, 47, size, b"")].concat(), Some("contradictory")),
-            ("wrong offset", archive(&[plain.clone()], &[(PLAIN, 10, 1)]), Some("a local header is missing")),
-            ("wrong method", archive(&[plain.clone()], &[((0, 8), 10, 0)]), Some("contradict each other")),
-            ("wrong size", archive(&[plain.clone()], &[(PLAIN, 9, 0)]), Some("contradict each other")),
+            ("wrong offset", archive(std::slice::from_ref(&plain), &[(PLAIN, 10, 1)]), Some("a local header is missing")),
+            ("wrong method", archive(std::slice::from_ref(&plain), &[((0, 8), 10, 0)]), Some("contradict each other")),
+            ("wrong size", archive(std::slice::from_ref(&plain), &[(PLAIN, 9, 0)]), Some("contradict each other")),
             ("LZMA", archive(&[member((0, 14), b"012345")], &[((0, 14), 6, 0)]), Some("compression method")),
             ("masked", archive(&[member((1 << 13, 0), b"012345")], &[((1 << 13, 0), 6, 0)]), Some("masked")),
             ("streamed, cut short", archive(&[streamed], &[(STREAMED, 9, 0)]), Some("no data descriptor")),
@@ -274,13 +274,13 @@ mod tests {
             assert_eq!(inspected(bytes).unsupported, ["zip: data descriptors in an archive after other data"]);
         }
         let inside = inspected(&after(archive(&[member(PLAIN, &streamed)], &[(PLAIN, streamed.len(), 0)])));
-        assert_eq!(inside, Findings { expected: vec![streamed.len() as u64], ..Findings::default() });
+        assert_eq!(inside, Findings { expected_below: vec![streamed.len() as u64], ..Findings::default() });
         let encrypted = inspected(&after(archive(&[member((1, 99), b"0123456789")], &[((1, 99), 10, 0)])));
         assert_eq!(encrypted.encrypted, ["zip"]);
         assert_eq!(inspected(b"unzip looks for PK\x05\x06 and more of the kind"), Findings::default());
 
         let mut found = Findings::default();
         inspect_container(&plain, &mut found);
-        assert_eq!(found, Findings { expected: vec![plain.len() as u64 - 10], ..Findings::default() });
+        assert_eq!(found, Findings { expected_below: vec![plain.len() as u64 - 10], ..Findings::default() });
     }
 }
