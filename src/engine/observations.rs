@@ -21,9 +21,9 @@ pub struct Observations {
     pub signatures: BTreeSet<String>,
     /// Signatures that matched and are on the engine's list of allowed ones.
     pub allowed: BTreeSet<String>,
-    /// What is encrypted, by name; at most [`MOST_NAMES`].
+    /// What is encrypted, by name; at most eight.
     pub encrypted: BTreeSet<String>,
-    /// What this libclamav does not read, by name; at most [`MOST_NAMES`].
+    /// What this libclamav does not read, by name; at most eight.
     pub unsupported: BTreeSet<String>,
     /// What libclamav's metadata lists under `ParseErrors`, in any layer, with the layer's type: `ERROR in CL_TYPE_ZIP`.
     pub parse_errors: BTreeSet<String>,
