@@ -140,10 +140,13 @@ extern "C" fn meta(
     unsafe {
         record(context, "meta", |seen| {
             let name = text(name).unwrap_or_default();
-            if is_encrypted != 0 {
+            let container = text(container).unwrap_or_default();
+            if seen.members.is_trial(&container) {
+                // `formats::zip` has looked at these.
+            } else if is_encrypted != 0 {
                 seen.add_encrypted(&name);
             } else {
-                seen.members.announce(&text(container).unwrap_or_default(), &name, size, position);
+                seen.members.announce(&container, &name, size, position);
             }
         });
     }
@@ -177,7 +180,7 @@ extern "C" fn file_inspection(
             }
             let bytes = std::slice::from_raw_parts(bytes.cast(), size);
             let kind = text(kind).unwrap_or_default();
-            seen.add_findings(size as u64, formats::inspect(&kind, bytes, scan.deadline));
+            seen.add_findings(&kind, size as u64, formats::inspect(&kind, bytes, scan.deadline));
             // Music and databases by their first bytes (filetypes_int.h): no signature is tried on them (scanners.c: cli_magic_scan).
             if kind == "CL_TYPE_IGNORED"
                 && let Err(error) = scan.set_aside(bytes)

@@ -36,6 +36,8 @@ pub struct Members {
 /// A layer that is about to be scanned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Layer {
+    /// Whether libclamav takes the layer itself for a zip.
+    is_zip: bool,
     size: u64,
     /// The sizes of what must be unpacked from it, by our own look at it (`formats`).
     expected: Vec<u64>,
@@ -55,16 +57,24 @@ struct Scanned {
 
 impl Members {
     /// Notes a layer that is about to be scanned, and what must be unpacked from it. [`Members::close`] ends it.
-    pub(super) fn open(&mut self, size: u64, mut expected: Vec<u64>, mut expected_below: Vec<u64>) {
+    pub(super) fn open(&mut self, kind: &str, size: u64, mut expected: Vec<u64>, mut expected_below: Vec<u64>) {
         expected.retain(|&size| size > NOT_SCANNED);
         expected_below.retain(|&size| size > NOT_SCANNED);
         self.open.push(self.layers.len());
-        self.layers.push(Layer { size, expected, expected_below, announced: Vec::new() });
+        let is_zip = kind == "CL_TYPE_ZIP" || kind.starts_with("CL_TYPE_OOXML");
+        self.layers.push(Layer { is_zip, size, expected, expected_below, announced: Vec::new() });
     }
 
     /// Ends the layer that was opened last and is open.
     pub(super) fn close(&mut self) {
         self.open.pop();
+    }
+
+    /// Whether libclamav only tries whether there is a zip in a layer of another type, at each `PK\3\4` (`scanners.c: scanraw`). It then
+    /// announces whatever follows these bytes, before it looks whether that makes sense (`unzip.c: parse_local_file_header`).
+    pub(super) fn is_trial(&self, container: &str) -> bool {
+        let is_zip = self.open.last().and_then(|&layer| self.layers.get(layer)).is_some_and(|layer| layer.is_zip);
+        container.starts_with("CL_TYPE_ZIP") && !is_zip
     }
 
     /// Notes a member of the layer that is being scanned. One that is encrypted does not count.
@@ -158,7 +168,7 @@ mod tests {
         members.layers.truncate(1);
         members.enter(1000);
         for &size in sizes {
-            members.open(size, vec![], vec![]);
+            members.open("CL_TYPE_ZIP", size, vec![], vec![]);
             members.close();
             members.enter(size);
             members.leave();
@@ -169,7 +179,7 @@ mod tests {
     #[test]
     fn every_member_needs_a_layer_of_its_size() {
         let mut members = Members::default();
-        members.open(1000, vec![100], vec![]);
+        members.open("CL_TYPE_ZIP", 1000, vec![100], vec![]);
         members.announce("CL_TYPE_ZIP", "a", 100, 0);
         members.announce("CL_TYPE_ZIP", "b", 100, 50);
         members.announce("CL_TYPE_ZIP", "b", 100, 50);
@@ -186,7 +196,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_document_are_announced_twice() {
         let mut members = Members::default();
-        members.open(1000, vec![], vec![]);
+        members.open("CL_TYPE_ZIP", 1000, vec![], vec![]);
         members.announce("CL_TYPE_OOXML_WORD", "word/document.xml", 900, 10);
         members.announce("CL_TYPE_OOXML_WORD", "word/document.xml", 900, 20);
         scan(&mut members, &[900]);
@@ -198,12 +208,12 @@ mod tests {
     fn a_layer_counts_for_its_own_container() {
         for (decoy_in, missing) in [(None, 0), (Some(200), 1)] {
             let mut members = Members::default();
-            members.open(1000, vec![], vec![]);
+            members.open("CL_TYPE_ZIP", 1000, vec![], vec![]);
             members.announce("CL_TYPE_7Z", "tar", 200, 0);
-            members.open(200, vec![70], vec![]);
+            members.open("CL_TYPE_ZIP", 200, vec![70], vec![]);
             members.close();
             members.announce("CL_TYPE_7Z", "hidden", 70, 1);
-            members.open(70, vec![], vec![]);
+            members.open("CL_TYPE_ZIP", 70, vec![], vec![]);
             members.close();
             members.close();
             members.layers[1].expected.retain(|_| decoy_in.is_some());
@@ -220,7 +230,7 @@ mod tests {
     #[test]
     fn layers_that_do_not_fit_the_metadata_are_not_compared() {
         let mut members = Members::default();
-        members.open(1000, vec![], vec![]);
+        members.open("CL_TYPE_ZIP", 1000, vec![], vec![]);
         assert_eq!(members.missing(), 1);
         members.enter(999);
         assert_eq!(members.missing(), 1);

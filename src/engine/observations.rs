@@ -129,10 +129,10 @@ impl Observations {
     }
 
     /// Notes a layer of `size` bytes, and what a second look at it showed.
-    pub(super) fn add_findings(&mut self, size: u64, findings: Findings) {
+    pub(super) fn add_findings(&mut self, kind: &str, size: u64, findings: Findings) {
         findings.encrypted.iter().for_each(|name| add_name(&mut self.encrypted, name));
         findings.unsupported.iter().for_each(|name| add_name(&mut self.unsupported, name));
-        self.members.open(size, findings.expected, findings.expected_below);
+        self.members.open(kind, size, findings.expected, findings.expected_below);
     }
 
     /// Reads libclamav's metadata: its arrival shows that the scan came to its end, its `ParseErrors` what was left out.

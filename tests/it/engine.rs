@@ -249,6 +249,17 @@ fn what_passes_for_music_was_clean_unseen() {
     }
 }
 
+/// Programs that know zips hold the mark of a local header: what follows it was taken for an encrypted member.
+#[test]
+fn four_bytes_in_a_program_were_a_zip() {
+    let engine = EngineBuilder::new().load(&signatures()).unwrap();
+    let program = |after: &[u8]| [b"\x7fELF\x02\x01\x01", &samples::noise(5_000)[..], b"PK\x03\x04", after, &[0; 100]].concat();
+    for after in [&b"\0\0\0\0"[..], b"\x14\0\x01\0\x08\0tables of a program, and its strings\0", &[0xff; 40]] {
+        let verdict = judge(&engine.scan_bytes(&program(after)));
+        assert_eq!((verdict.status, verdict.detail), (Status::Clean, None), "{after:?}");
+    }
+}
+
 #[test]
 fn a_canary_of_ones_own() {
     let canary = Path::new("/usr/share/clamav-testfiles/clam.exe");

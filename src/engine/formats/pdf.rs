@@ -12,6 +12,7 @@ mod filters;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use flate2::{Decompress, FlushDecompress, Status};
 use memchr::memmem;
 
 use self::dictionary::{
@@ -42,6 +43,22 @@ pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
     }
     if pdf.is_encrypted && !pdf.libclamav_knows {
         found.encrypted.push("PDF".to_owned());
+    }
+}
+
+/// Whether a stream of zlib ends within these bytes. One that unpacks to very much does not count: there can be many of them.
+fn is_whole(data: &[u8]) -> bool {
+    const MOST: u64 = 64 * 1024 * 1024;
+    let mut stream = Decompress::new(true);
+    let mut unpacked = vec![0; 64 * 1024];
+    loop {
+        let (read, written) = (stream.total_in(), stream.total_out());
+        let rest = usize::try_from(read).ok().and_then(|read| data.get(read..)).unwrap_or_default();
+        match stream.decompress(rest, &mut unpacked, FlushDecompress::None) {
+            Ok(Status::StreamEnd) => return true,
+            Ok(_) if stream.total_out() < MOST && (stream.total_in(), stream.total_out()) != (read, written) => {}
+            _ => return false,
+        }
     }
 }
 
@@ -140,7 +157,12 @@ impl<'bytes> Pdf<'bytes> {
     /// Whether the `/Length` shows that a stream has more data than libclamav takes, which stops at the first `endstream` or
     /// `endobj` (`pdf.c: find_stream_bounds`).
     fn goes_on_behind(&self, dictionary: &Dictionary, start: usize, end: usize, truncated: bool) -> bool {
-        let Some(length) = self.length(dictionary) else { return true };
+        let Some(length) = self.length(dictionary) else {
+            // It stands in an object stream, or nowhere. A compressed stream has an end of its own.
+            let data = self.bytes.get(start..end).unwrap_or_default();
+            let is_flate = self.filters(dictionary).is_ok_and(|filters| filters.first() == Some(&"FlateDecode"));
+            return truncated || !is_flate || !is_whole(data);
+        };
         let Some(real_end) = usize::try_from(length).ok().and_then(|length| start.checked_add(length)) else { return false };
         let behind = self.bytes.get(real_end..).unwrap_or_default();
         // Any number of objects can point at the same white space.

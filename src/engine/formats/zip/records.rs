@@ -132,13 +132,28 @@ impl Directory {
     }
 }
 
-/// Whether a local header at `header` is likely to be one, and of a streamed member: by the version, the flags, the method and
-/// the length of the name.
+/// Whether a local header at `header` is likely to be one, and of a streamed member.
 pub(super) fn is_streamed(bytes: &[u8], header: usize) -> bool {
+    is_plausible(bytes, header) && number(bytes, header + 6, 2).is_some_and(|flags| flags & STREAMED != 0)
+}
+
+/// Whether the member of a likely local header is encrypted, and its unpacked size. Programs hold the four bytes as a constant, and
+/// packed data by chance: a name has no NUL.
+pub(super) fn lone_member(bytes: &[u8], header: usize) -> Option<(bool, usize)> {
+    let length = number(bytes, header + 26, 2)?;
+    let name = bytes.get(header + LOCAL_HEADER_SIZE..)?.get(..length)?;
+    if !is_plausible(bytes, header) || name.contains(&0) {
+        return None;
+    }
+    Some((number(bytes, header + 6, 2)? & ENCRYPTED != 0, number(bytes, header + 22, 4)?))
+}
+
+/// By the version, the flags, the method and the length of the name.
+fn is_plausible(bytes: &[u8], header: usize) -> bool {
     const RESERVED: usize = 0xd780;
     let is = |offset, allowed: fn(usize) -> bool| number(bytes, header + offset, 2).is_some_and(allowed);
     is(4, |version| version < 64)
-        && is(6, |flags| flags & STREAMED != 0 && flags & RESERVED == 0)
+        && is(6, |flags| flags & RESERVED == 0)
         && is(8, |method| method < 100)
         && is(26, |length| (1..4096).contains(&length))
 }
