@@ -46,6 +46,16 @@ pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
     }
 }
 
+/// Whether what stands before `obj` can end in the two numbers that make it an object, with a comment behind them or not.
+fn may_be_header(before: &[u8]) -> bool {
+    let length = before.iter().rposition(|&byte| !is_space(byte)).map_or(0, |last| last + 1);
+    let (before, space) = before.split_at(length);
+    let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    let ends_in_comment =
+        || space.iter().any(is_line_end) && before.iter().rev().take_while(|byte| !is_line_end(byte)).any(|&byte| byte == b'%');
+    before.last().is_some_and(u8::is_ascii_digit) || ends_in_comment()
+}
+
 /// Whether a stream of zlib ends within these bytes. One that unpacks to very much does not count: there can be many of them.
 fn is_whole(data: &[u8]) -> bool {
     const MOST: u64 = 64 * 1024 * 1024;
@@ -105,7 +115,7 @@ impl<'bytes> Pdf<'bytes> {
                     from = end.saturating_add(b"endobj".len());
                 }
                 None => {
-                    if !bytes.get(..keyword).is_some_and(|before| before.ends_with(b"end")) && !goes_on(bytes, start) {
+                    if may_be_header(bytes.get(..keyword).unwrap_or_default()) && !goes_on(bytes, start) {
                         report(found, "PDF object with an unusual header");
                     }
                     from = start;
@@ -158,10 +168,13 @@ impl<'bytes> Pdf<'bytes> {
     /// `endobj` (`pdf.c: find_stream_bounds`).
     fn goes_on_behind(&self, dictionary: &Dictionary, start: usize, end: usize, truncated: bool) -> bool {
         let Some(length) = self.length(dictionary) else {
-            // It stands in an object stream, or nowhere. A compressed stream has an end of its own.
+            // It stands in an object stream, or nowhere. A compressed stream has an end of its own, and a picture is only looked at.
             let data = self.bytes.get(start..end).unwrap_or_default();
-            let is_flate = self.filters(dictionary).is_ok_and(|filters| filters.first() == Some(&"FlateDecode"));
-            return truncated || !is_flate || !is_whole(data);
+            return truncated
+                || match self.filters(dictionary).unwrap_or_default().first() {
+                    Some(&"FlateDecode") => !is_whole(data),
+                    first => first != Some(&IMAGE),
+                };
         };
         let Some(real_end) = usize::try_from(length).ok().and_then(|length| start.checked_add(length)) else { return false };
         let behind = self.bytes.get(real_end..).unwrap_or_default();

@@ -14,6 +14,12 @@ const MOST_MEMBERS: usize = 100_000;
 
 /// Looks at a layer of type `CL_TYPE_POSIX_TAR` or `CL_TYPE_OLD_TAR`.
 pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+    // libclamav also takes this for a tar, since some scanners took tars for something else (filetypes_int.h: TAR-POSIX-CVE-2012-1419).
+    // Python's setup.cfg begins like that.
+    let is_tar = |block| field(block, 257, 5) == b"ustar" || is_header(block);
+    if bytes.starts_with(b"[aliases]") && !bytes.get(..BLOCK).is_some_and(is_tar) {
+        return;
+    }
     if let Err(what) = walk(bytes, found) {
         found.unsupported.push(what.to_owned());
     }
@@ -158,6 +164,13 @@ mod tests {
 
     fn pax(records: &str) -> Vec<u8> {
         member(b'x', format!("{:o}", records.len()).as_bytes(), records.as_bytes())
+    }
+
+    #[test]
+    fn a_setup_cfg_was_a_truncated_tar() {
+        let mut found = Findings::default();
+        inspect(b"[aliases]\ntest = pytest\n", &mut found);
+        assert_eq!(found, Findings::default());
     }
 
     #[test]
