@@ -28,6 +28,9 @@
 //! | `config` | the configuration, merged from file, environment and flags |
 //! | `queue`, `object`, `action`, `report` | where work comes from, where objects come from, what is done with them, who is told; none of them knows another |
 //! | `pipeline` | joins those four with `scan` |
+//! | `intake` | streams and files that clients bring, within the same budget |
+//! | `service` | what all ways into the service share |
+//! | `http`, `clamd` | the HTTP API, and clamd's protocol |
 //! | `definitions` | runs freshclam, watches the database, reloads |
 //! | `cli` | one subcommand a file |
 //!
@@ -45,6 +48,8 @@ pub mod action;
 #[cfg(feature = "service")]
 pub mod aws;
 #[cfg(feature = "service")]
+pub mod clamd;
+#[cfg(feature = "service")]
 pub mod cli;
 #[cfg(feature = "service")]
 pub mod config;
@@ -54,16 +59,24 @@ pub mod engine;
 #[cfg(feature = "service")]
 pub mod health;
 #[cfg(feature = "service")]
+pub mod http;
+#[cfg(feature = "service")]
+pub mod intake;
+#[cfg(feature = "service")]
 pub mod object;
 #[cfg(feature = "service")]
 pub mod pipeline;
 #[cfg(feature = "events")]
 pub mod queue;
 #[cfg(feature = "service")]
+pub mod readiness;
+#[cfg(feature = "service")]
 pub mod report;
 #[cfg(feature = "service")]
 pub mod s3;
 pub mod scan;
+#[cfg(feature = "service")]
+pub mod service;
 #[cfg(feature = "service")]
 pub mod shutdown;
 #[cfg(feature = "service")]

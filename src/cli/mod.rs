@@ -2,7 +2,6 @@
 
 pub mod check_config;
 pub mod health;
-pub mod readiness;
 pub mod scan;
 pub mod serve;
 

@@ -16,7 +16,7 @@ use walkdir::WalkDir;
 use super::{FAILED, FOUND, OK, engine_builder, usage};
 use crate::config::Config;
 use crate::engine::{Status, exit_now};
-use crate::report::{EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
+use crate::report::{ScanReport, Target, Timings};
 use crate::scan::{Input, Pool, ScanError, Scanned, Scratch, Warm};
 
 /// How many paths the walk may be ahead of the scan.
@@ -249,23 +249,8 @@ fn printable(name: &str) -> String {
 }
 
 fn json_line(target: Target, scanned: Scanned) -> String {
-    let Scanned { verdict, with, sha256, scanned_at, took, .. } = scanned;
-    let report = ScanReport {
-        schema: SCHEMA,
-        scan_id: scan_id(&target, sha256.as_deref(), &with.definitions.fingerprint, &with.options_digest),
-        status: verdict.status,
-        signatures: verdict.signatures,
-        allowed: verdict.allowed,
-        reason: verdict.reason,
-        detail: verdict.detail,
-        target,
-        sha256,
-        definitions: with.definitions,
-        engine: EngineVersions::current(),
-        scanned_at,
-        timings_ms: Timings::new(Duration::ZERO, Duration::ZERO, took, Duration::ZERO),
-        actions: Vec::new(),
-    };
+    let timings = Timings::new(Duration::ZERO, Duration::ZERO, scanned.took, Duration::ZERO);
+    let report = ScanReport::new(target, scanned, timings, Vec::new());
     serde_json::to_string(&report).unwrap_or_default()
 }
 

@@ -54,7 +54,7 @@ pub fn load(
         if !path.contains("__") {
             // Kubernetes sets CLAMGATE_SERVICE_… and CLAMGATE_PORT_… beside a service of that name.
             let of_section = |section: &str| path.strip_prefix(section).is_some_and(|rest| rest.starts_with('_'));
-            let sections = ["DEFINITIONS", "SCAN", "LIMITS", "QUEUE", "ACTIONS", "REPORT", "LOG"];
+            let sections = ["DEFINITIONS", "SCAN", "LIMITS", "QUEUE", "ACTIONS", "REPORT", "LOG", "HTTP", "CLAMD"];
             if let Some(section) = sections.into_iter().find(|section| of_section(section)) {
                 problems.push(format!("{name}: two underscores go between section and field ({ENV_PREFIX}{section}__…)"));
             }

@@ -3,20 +3,27 @@
 //! AWS settings are not here: they come from the standard AWS variables and files (`AWS_ENDPOINT_URL`, profiles, container
 //! credentials).
 
+mod clamd;
+mod http;
 mod load;
 mod location;
+mod secret;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use clamd::{ClamdConfig, Unscannable};
+pub use http::HttpConfig;
 pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
+pub use secret::Secret;
 
 use crate::engine::{Limits, is_detection};
 
-/// Everything that can be configured. Every field has a default; `queue.url` is needed by `serve` alone.
+/// Everything that can be configured. Every field has a default; `serve` needs a way in: `queue.url`, `http.enabled`, `clamd.listen` or
+/// `clamd.socket`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -28,6 +35,10 @@ pub struct Config {
     pub limits: Limits,
     /// The SQS queue of S3 event notifications.
     pub queue: QueueConfig,
+    /// The HTTP API.
+    pub http: HttpConfig,
+    /// clamd's protocol.
+    pub clamd: ClamdConfig,
     /// What happens to an object.
     pub actions: ActionsConfig,
     /// Who is told.
@@ -53,6 +64,9 @@ pub struct DefinitionsConfig {
     pub canary: Option<PathBuf>,
     /// Whether signatures of potentially unwanted applications are used.
     pub pua: bool,
+    /// When the definitions were built longer ago, `/readyz` says that this service is not ready; 0 for never. It goes on working off
+    /// its queue. Databases that do not say when they were built have no age.
+    pub max_age_secs: u64,
     /// Where libclamav 1.5 finds the certificates that verify signed databases, instead of its built-in directory.
     pub certs_dir: Option<PathBuf>,
     /// The updater that this process runs itself.
@@ -201,6 +215,7 @@ impl Default for DefinitionsConfig {
             required: None,
             canary: None,
             pua: false,
+            max_age_secs: 7 * 24 * 3600,
             certs_dir: None,
             freshclam: FreshclamConfig::default(),
         }
@@ -319,6 +334,12 @@ impl Config {
             self.report.queue_url.is_none() || self.report.queue_url != queue.url,
             "report.queue_url must not be queue.url: every report would come back as an event",
         );
+        problems.extend(self.http.problems().into_iter().chain(self.clamd.problems()).map(str::to_owned));
+        let mut require = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(problem.to_owned());
+            }
+        };
         let freshclam = &self.definitions.freshclam;
         require(freshclam.interval_secs >= 60, "definitions.freshclam.interval_secs must be at least 60");
         require(freshclam.timeout_secs >= 1, "definitions.freshclam.timeout_secs must be at least 1");

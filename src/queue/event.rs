@@ -30,6 +30,10 @@ pub struct ObjectEvent {
     pub size: Option<u64>,
     /// Orders the events of one key: greater, compared as hexadecimal numbers, is later.
     pub sequencer: Option<String>,
+    /// The sender's own name for the work; it comes back in the report.
+    pub trace_id: Option<String>,
+    /// The sender's own data; it comes back in the report.
+    pub custom: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Why a message cannot be understood. It stays on the queue, whose redrive policy moves it to the dead-letter queue.
@@ -141,6 +145,8 @@ impl Record {
             etag: known(object.etag.map(|etag| etag.trim_matches('"').to_owned())),
             size: object.size,
             sequencer: known(object.sequencer),
+            trace_id: None,
+            custom: None,
         }))
     }
 }

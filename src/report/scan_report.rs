@@ -10,6 +10,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::engine::{Definitions, Reason, Status, hex};
+use crate::scan::Scanned;
 
 /// The name and version of the report's form. Fields may be added; those that exist keep their meaning.
 pub const SCHEMA: &str = "clamgate.scan/1";
@@ -47,6 +48,38 @@ pub struct ScanReport {
     pub timings_ms: Timings,
     /// What was done with the object.
     pub actions: Vec<ActionReport>,
+    /// The sender's own name for the work, as the job had it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// The sender's own data, as the job had it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl ScanReport {
+    /// The report on `scanned`.
+    #[must_use]
+    pub fn new(target: Target, scanned: Scanned, timings_ms: Timings, actions: Vec<ActionReport>) -> Self {
+        let Scanned { verdict, with, sha256, scanned_at, .. } = scanned;
+        Self {
+            schema: SCHEMA,
+            scan_id: scan_id(&target, sha256.as_deref(), &with.definitions.fingerprint, &with.options_digest),
+            status: verdict.status,
+            signatures: verdict.signatures,
+            allowed: verdict.allowed,
+            reason: verdict.reason,
+            detail: verdict.detail,
+            target,
+            sha256,
+            definitions: with.definitions,
+            engine: EngineVersions::current(),
+            scanned_at,
+            timings_ms,
+            actions,
+            trace_id: None,
+            custom: None,
+        }
+    }
 }
 
 /// What was scanned.
@@ -219,6 +252,8 @@ mod tests {
                 Duration::ZERO,
             ),
             actions: vec![ActionReport { action: "tag", outcome: "done", destination: None, detail: None }],
+            trace_id: None,
+            custom: None,
         }
     }
 

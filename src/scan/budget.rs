@@ -27,7 +27,9 @@ const UNIT: u64 = 64 * 1024;
 /// Room for one object, held while the object is in flight.
 #[derive(Debug)]
 pub struct Reservation {
-    _units: OwnedSemaphorePermit,
+    budget: Budget,
+    /// `None` as long as nothing was reserved.
+    units: Option<OwnedSemaphorePermit>,
     spooled: bool,
 }
 
@@ -35,6 +37,24 @@ impl Reservation {
     /// Whether the object is too large for memory and goes to disk.
     #[must_use]
     pub fn is_spooled(&self) -> bool {
+        self.spooled
+    }
+
+    /// Makes it room for `size` bytes without waiting: two that wait for each other's room would wait for ever. What does not fit
+    /// into memory any more moves to disk; false when there is no room there either.
+    #[must_use]
+    pub(super) fn grow_to(&mut self, size: u64) -> bool {
+        if !self.spooled && size <= self.budget.in_memory_max && self.budget.memory.extend(&mut self.units, size) {
+            return true;
+        }
+        if self.spooled {
+            return self.budget.spool.extend(&mut self.units, size);
+        }
+        let mut units = None;
+        self.spooled = self.budget.spool.extend(&mut units, size);
+        if self.spooled {
+            self.units = units;
+        }
         self.spooled
     }
 }
@@ -47,9 +67,27 @@ impl Share {
     }
 
     async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        // An object beyond the whole budget takes all of it, alone.
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total);
-        Arc::clone(&self.units).acquire_many_owned(units).await.ok()
+        Arc::clone(&self.units).acquire_many_owned(self.units_of(bytes)).await.ok()
+    }
+
+    /// Adds what is missing for `bytes`, if that is free at once.
+    fn extend(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64) -> bool {
+        let count = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = self.units_of(bytes).saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        if missing == 0 {
+            return true;
+        }
+        let Ok(more) = Arc::clone(&self.units).try_acquire_many_owned(missing) else { return false };
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        true
+    }
+
+    /// An object beyond the whole budget takes all of it, alone.
+    fn units_of(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total)
     }
 }
 
@@ -64,12 +102,38 @@ impl Budget {
     pub async fn reserve(&self, size: u64) -> Option<Reservation> {
         let spooled = size > self.in_memory_max;
         let share = if spooled { &self.spool } else { &self.memory };
-        share.take(size).await.map(|units| Reservation { _units: units, spooled })
+        share.take(size).await.map(|units| Reservation { budget: self.clone(), units: Some(units), spooled })
+    }
+
+    /// A reservation of nothing, for a stream whose size is not known: it grows with what arrives.
+    #[must_use]
+    pub fn open_ended(&self) -> Reservation {
+        Reservation { budget: self.clone(), units: None, spooled: false }
     }
 
     /// Lets nobody in any more: who waits gets `None`.
     pub fn close(&self) {
         self.memory.units.close();
         self.spool.units.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_takes_memory_then_disk_then_nothing() {
+        let budget = Budget::new(4 * UNIT, 6 * UNIT, 2 * UNIT);
+        let (mut first, mut second, mut third) = (budget.open_ended(), budget.open_ended(), budget.open_ended());
+        assert!(first.grow_to(2 * UNIT) && !first.is_spooled());
+        assert!(second.grow_to(UNIT) && !second.is_spooled());
+        assert!(third.grow_to(2 * UNIT) && third.is_spooled(), "one unit of memory was left");
+        assert!(first.grow_to(3 * UNIT) && first.is_spooled(), "larger than in_memory_max");
+        assert!(!third.grow_to(4 * UNIT), "one unit of disk is left");
+        assert!(third.grow_to(3 * UNIT));
+        assert!(second.grow_to(2 * UNIT) && !second.is_spooled(), "the first one's memory is free again");
+        drop((first, second, third));
+        assert_eq!((budget.memory.units.available_permits(), budget.spool.units.available_permits()), (4, 6));
     }
 }

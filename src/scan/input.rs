@@ -1,7 +1,7 @@
 //! What is scanned: bytes in memory, bytes spooled to disk, or a local file.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -77,12 +77,21 @@ impl Input {
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let mut file = File::open(path)?;
+        Self::from_file(File::open(path)?)
+    }
+
+    /// The whole of an open file, wherever its position is; it is moved. Blocks on the disk: call it on a scan thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Input::open`].
+    pub fn from_file(mut file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let size = metadata.len();
+        file.seek(SeekFrom::Start(0))?;
         if size <= READ_WHOLE_MAX {
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
             // One byte more than there should be shows that the file grew.
@@ -184,6 +193,41 @@ impl Incoming {
             Sink::Memory(Vec::with_capacity(usize::try_from(expected).unwrap_or(0)))
         };
         Ok(Self { sink, size: 0, digest: Sha256::new(), reservation: Some(reservation) })
+    }
+
+    /// Whether `count` more bytes fit without [`Incoming::make_room`].
+    #[must_use]
+    pub fn has_room(&self, count: usize) -> bool {
+        matches!(&self.sink, Sink::Memory(buffer) if buffer.capacity() - buffer.len() >= count)
+    }
+
+    /// Makes room for `count` more bytes of a stream whose size was not known, on disk if need be; false when the budget has none.
+    ///
+    /// # Errors
+    ///
+    /// When the spool file cannot be made or written.
+    pub fn make_room(&mut self, count: usize, scratch_dir: &Path) -> io::Result<bool> {
+        let Some(reservation) = &mut self.reservation else { return Ok(true) };
+        let Sink::Memory(buffer) = &mut self.sink else { return Ok(reservation.grow_to(self.size + count as u64)) };
+        // What is reserved is the buffer's capacity. It doubles, or else a large stream would be copied again for each piece.
+        let capacity = (buffer.len() + count).max(buffer.capacity() * 2);
+        if !reservation.grow_to(capacity as u64) {
+            return Ok(false);
+        }
+        if reservation.is_spooled() {
+            let mut file = PrivateFile::create_in(scratch_dir)?;
+            file.write_all(buffer)?;
+            self.sink = Sink::Spool(file);
+        } else {
+            buffer.reserve_exact(capacity - buffer.len());
+        }
+        Ok(true)
+    }
+
+    /// Whether what arrives goes to disk.
+    #[must_use]
+    pub fn is_spooled(&self) -> bool {
+        matches!(self.sink, Sink::Spool(_))
     }
 
     /// Appends bytes.

@@ -51,6 +51,14 @@ pub struct Scanned {
     pub took: Duration,
 }
 
+impl Scanned {
+    /// A verdict on something that was not scanned.
+    #[must_use]
+    pub fn unread(verdict: Verdict, size: u64, with: Current) -> Self {
+        Self { verdict, with, sha256: None, size, scanned_at: OffsetDateTime::now_utc(), took: Duration::ZERO }
+    }
+}
+
 /// Why there is no verdict. It says nothing about the input.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {

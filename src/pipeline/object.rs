@@ -1,0 +1,336 @@
+//! One object's way: fetch → scan → act → report.
+//!
+//! Every step can be done again after a crash without a second effect. An original that was copied away is removed last, after
+//! the report: as long as it is there, a redelivery does the same work with the same result.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::action::{self, Actions, Applied, Plan, StepOutcome};
+use crate::config::ActionsConfig;
+use crate::engine::{Reason, Status, Verdict};
+use crate::object::{FetchError, ObjectStore};
+use crate::queue::ObjectEvent;
+use crate::report::{ActionReport, ScanReport, Sink, SinkError, Target, Timings};
+use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
+use crate::telemetry::events;
+
+/// Everything that the work on an object needs.
+pub struct Objects<S> {
+    /// Where objects are fetched from.
+    pub store: S,
+    /// What scans them.
+    pub pool: Arc<Pool>,
+    /// Bounds the bytes in flight.
+    pub budget: Budget,
+    /// What acts on them.
+    pub actions: Actions,
+    /// What the actions shall be.
+    pub policy: ActionsConfig,
+    /// Who is told.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// Where large objects are spooled.
+    pub scratch_dir: PathBuf,
+    /// Larger objects are not fetched at all.
+    pub max_file_size_bytes: u64,
+}
+
+/// How a piece of work got here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Delivery {
+    /// How long it waited before.
+    pub queued: Duration,
+    /// Whether part of it may have been done before.
+    pub redelivered: bool,
+}
+
+/// What is done beside the scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: the verdict is only returned.
+    Look,
+    /// What the configuration says: tag, move, report.
+    Act,
+}
+
+/// How work on an object ended.
+#[derive(Debug)]
+pub enum Done {
+    /// It was judged, and all that follows was done.
+    Reported(Box<ScanReport>),
+    /// It was deleted or replaced before it could be scanned; whatever took its place has an event of its own.
+    Gone(S3Error),
+}
+
+/// Why the work on an object did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The object could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// It could not be scanned, for reasons of this machine.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// It could not be acted on.
+    #[error(transparent)]
+    Action(#[from] action::ActionError),
+    /// Somebody could not be told.
+    #[error(transparent)]
+    Report(#[from] SinkError),
+    /// The service ends.
+    #[error("the service is shutting down")]
+    Closed,
+}
+
+impl Failure {
+    /// Whether this machine is to blame: no space, no descriptors, no scratch directory, no scan thread.
+    #[must_use]
+    pub fn is_trouble(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Sink { .. }) | Self::Scan(ScanError::Trouble(_) | ScanError::Stuck))
+    }
+
+    /// Whether the process is just ending: then nothing has failed.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        matches!(self, Self::Closed | Self::Scan(ScanError::Closed))
+    }
+}
+
+/// What came out of fetching an object.
+enum Fetched {
+    /// Its content, ready to scan.
+    Input(Input, Box<ObjectInfo>),
+    /// It is too large to be fetched.
+    TooLarge,
+    /// S3 does not hand it out.
+    Unreadable(&'static str),
+    /// The object is gone or replaced.
+    Moot(S3Error),
+}
+
+/// Work on an object, and how far it has come.
+pub(super) struct Work<'event> {
+    event: &'event ObjectEvent,
+    delivery: Delivery,
+    mode: Mode,
+    /// Pinned as soon as that is possible.
+    pub(super) id: ObjectId,
+    size: u64,
+    judged: Option<Scanned>,
+}
+
+impl<'event> Work<'event> {
+    pub(super) fn new(event: &'event ObjectEvent, delivery: Delivery, mode: Mode) -> Self {
+        let id = ObjectId {
+            bucket: event.bucket.clone(),
+            key: event.key.clone(),
+            version_id: event.version_id.clone(),
+            etag: event.etag.clone(),
+        };
+        Self { event, delivery, mode, id, size: event.size.unwrap_or(0), judged: None }
+    }
+
+    fn target(&self) -> Target {
+        Target::S3 {
+            bucket: self.id.bucket.clone(),
+            key: self.id.key.clone(),
+            version_id: self.id.version_id.clone(),
+            etag: self.id.etag.clone(),
+            size: self.size,
+        }
+    }
+
+    /// The report, before anything was done.
+    fn report(&self, judged: Scanned) -> ScanReport {
+        let mut report = ScanReport::new(self.target(), judged, Timings::default(), Vec::new());
+        report.trace_id.clone_from(&self.event.trace_id);
+        report.custom.clone_from(&self.event.custom);
+        report
+    }
+}
+
+impl<S: ObjectStore> Objects<S> {
+    /// Does all the work on one object.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]; doing it again does what was left undone.
+    pub async fn work(&self, event: &ObjectEvent, delivery: Delivery, mode: Mode) -> Result<Done, Failure> {
+        self.carry_on(&mut Work::new(event, delivery, mode)).await
+    }
+
+    pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {
+        let began = Instant::now();
+        match work.event.size {
+            Some(size) if work.id.is_pinned() => work.size = size,
+            // An event without identity or size: what is there now is what is scanned and acted on.
+            _ => match self.store.head(&work.id).await {
+                Ok(info) => {
+                    work.id.etag = info.etag.or(work.id.etag.take());
+                    work.id.version_id = info.version_id.or(work.id.version_id.take());
+                    work.size = info.size;
+                }
+                // The GET tells why.
+                Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => work.size = 0,
+                Err(error) if is_moot(&error) => return Ok(Done::Gone(error)),
+                Err(error) => return Err(FetchError::from(error).into()),
+            },
+        }
+        let mut unreadable = None;
+        let (input, info) = match self.fetch(&work.id, work.size).await? {
+            Fetched::Input(input, info) => (Ok(input), Some(info)),
+            Fetched::TooLarge => (Err(Verdict::unscannable(Reason::TooLarge, "MaxFileSize")), None),
+            Fetched::Unreadable(why) => {
+                unreadable = Some(why);
+                (Err(Verdict::unscannable(Reason::Unsupported, why)), None)
+            }
+            Fetched::Moot(error) => return Ok(Done::Gone(error)),
+        };
+        // An event may lack the version; from here on, nothing else is meant.
+        if let Some(version_id) = info.as_ref().and_then(|info| info.version_id.clone()) {
+            work.id.version_id = Some(version_id);
+        }
+        let fetched = Instant::now();
+
+        let judged = match input {
+            Ok(input) => self.pool.scan(move || Ok(input)).await?,
+            Err(verdict) => Scanned::unread(verdict, work.size, self.pool.current()),
+        };
+        work.judged = Some(judged.clone());
+        let scanned = Instant::now();
+
+        let mut report = work.report(judged.clone());
+        let id = &work.id;
+        if work.mode == Mode::Look {
+            report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, Duration::ZERO);
+            return Ok(Done::Reported(Box::new(report)));
+        }
+        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id);
+        let object = action::Scanned {
+            id,
+            info: info.as_deref(),
+            sha256: judged.sha256.as_deref(),
+            sequencer: work.event.sequencer.as_deref(),
+            unreadable,
+            redelivered: work.delivery.redelivered,
+        };
+        let applied = match self.actions.apply(&object, &plan).await {
+            Ok(applied) => {
+                report.actions = applied.steps.iter().map(ActionReport::from).collect();
+                applied
+            }
+            // The verdict stands, but what it is about has gone; whatever took its place has an event of its own.
+            Err(error) if error.is_moot() => {
+                report.actions = vec![undone(&plan, "skipped", &error)];
+                Applied::default()
+            }
+            Err(error) => return Err(error.into()),
+        };
+
+        report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, scanned.elapsed());
+        for sink in &self.sinks {
+            sink.deliver(&report).await?;
+        }
+        self.actions.finish(&object, &plan, &applied).await?;
+        Ok(Done::Reported(Box::new(report)))
+    }
+
+    /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
+    /// is one and only acting on it or telling it failed, or else `FAILED`.
+    pub(super) async fn give_up(&self, mut work: Work<'_>, error: &Failure) -> ScanReport {
+        let failed = || Verdict {
+            status: Status::Failed,
+            signatures: Vec::new(),
+            allowed: Vec::new(),
+            reason: None,
+            detail: Some(error.to_string()),
+        };
+        let judged = work.judged.take().unwrap_or_else(|| Scanned::unread(failed(), work.size, self.pool.current()));
+        let mut report = work.report(judged.clone());
+        // Nothing is moved any more, and a state that is not known for sure is not tagged.
+        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id);
+        let wanted = plan.destination.take().map(|destination| destination.kind.name());
+        if !work.id.is_pinned() {
+            plan.tags.clear();
+        }
+        let object = action::Scanned {
+            id: &work.id,
+            info: None,
+            sha256: None,
+            sequencer: None,
+            unreadable: None,
+            redelivered: work.delivery.redelivered,
+        };
+        report.actions = match self.actions.apply(&object, &plan).await {
+            Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
+            Err(error) => vec![undone(&plan, "failed", &error)],
+        };
+        report.actions.extend(wanted.map(|action| ActionReport {
+            action,
+            outcome: "failed",
+            destination: None,
+            detail: Some(error.to_string()),
+        }));
+        report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        for sink in &self.sinks {
+            if let Err(error) = sink.deliver(&report).await {
+                events::report_lost(&work.id, &error);
+            }
+        }
+        report
+    }
+
+    async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {
+        if size > self.max_file_size_bytes {
+            return Ok(Fetched::TooLarge);
+        }
+        let reservation = self.budget.reserve(size).await.ok_or(Failure::Closed)?;
+        let spooled = reservation.is_spooled();
+        let sink_error = |error| FetchError::Sink { id: id.clone(), error };
+        let mut incoming = Incoming::new(reservation, size, &self.scratch_dir).map_err(sink_error)?;
+        let fetched = self
+            .store
+            .fetch(id, &mut |chunk| {
+                // A pinned object has the size that was reserved; anything else must not break the budget.
+                if incoming.size() + chunk.len() as u64 > size {
+                    return Err(std::io::Error::other("the object is larger than its event says"));
+                }
+                // Disks are slow at times, and must not keep other tasks waiting.
+                if spooled { tokio::task::block_in_place(|| incoming.write(chunk)) } else { incoming.write(chunk) }
+            })
+            .await;
+        match fetched {
+            Ok(info) => Ok(Fetched::Input(incoming.finish().map_err(sink_error)?, Box::new(info))),
+            Err(FetchError::S3(error)) if is_moot(&error) => Ok(Fetched::Moot(error)),
+            Err(FetchError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => Ok(Fetched::Unreadable(why)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_moot(error: &S3Error) -> bool {
+    matches!(error.kind, S3ErrorKind::Gone | S3ErrorKind::Replaced)
+}
+
+/// The report on actions that did not take place.
+fn undone(plan: &Plan, outcome: &'static str, error: &action::ActionError) -> ActionReport {
+    ActionReport {
+        action: plan.destination.as_ref().map_or("tag", |destination| destination.kind.name()),
+        outcome,
+        destination: None,
+        detail: Some(error.to_string()),
+    }
+}
+
+impl From<&action::Step> for ActionReport {
+    fn from(step: &action::Step) -> Self {
+        let (outcome, detail) = match &step.outcome {
+            StepOutcome::Done => ("done", None),
+            StepOutcome::Skipped(why) => ("skipped", Some(why.clone())),
+            StepOutcome::Failed(why) => ("failed", Some(why.clone())),
+        };
+        Self { action: step.action, outcome, destination: step.destination.clone(), detail }
+    }
+}
