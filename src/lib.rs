@@ -26,6 +26,7 @@
 //! | [`engine`] | libclamav made safe: load, scan, observations, verdict. All `unsafe` is here. |
 //! | [`scan`] | a pool of scan threads, inputs within a memory budget, warm reloads |
 //! | `config` | the configuration, merged from file, environment and flags |
+//! | `filter` | which objects of the queue are scanned at all |
 //! | `queue`, `object`, `action`, `report` | where work comes from, where objects come from, what is done with them, who is told; none of them knows another |
 //! | `pipeline` | joins those four with `scan` |
 //! | `intake` | streams and files that clients bring, within the same budget |
@@ -56,6 +57,8 @@ pub mod config;
 #[cfg(feature = "service")]
 pub mod definitions;
 pub mod engine;
+#[cfg(feature = "service")]
+pub mod filter;
 #[cfg(feature = "service")]
 pub mod health;
 #[cfg(feature = "service")]

@@ -92,6 +92,11 @@ fn tags(prefix: &str, verdict: &Verdict, scan_id: &str) -> Vec<(String, String)>
     tags
 }
 
+/// The tags of an object that is not scanned.
+pub(super) fn skipped_tags(prefix: &str, why: &str) -> Vec<(String, String)> {
+    vec![(format!("{prefix}status"), "SKIPPED".to_owned()), (format!("{prefix}detail"), tag_value(why))]
+}
+
 /// A text in the alphabet that all AWS services take in tag values, and no longer than S3 takes
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html>).
 fn tag_value(text: &str) -> String {

@@ -21,7 +21,7 @@ pub(super) type Pairs = Vec<(String, String)>;
 pub(super) async fn apply(client: &Client, object: &Scanned<'_>, tags: &Pairs, prefix: &str) -> Result<usize, S3Error> {
     let id = object.id;
     if id.version_id.is_some() {
-        let (merged, fit) = merge(&of(client, id).await?, tags, prefix);
+        let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);
         put(client, id, &merged).await?;
         return Ok(fit);
     }
@@ -31,7 +31,7 @@ pub(super) async fn apply(client: &Client, object: &Scanned<'_>, tags: &Pairs, p
         }
         return Err(error);
     }
-    let (merged, fit) = merge(&of(client, id).await?, tags, prefix);
+    let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);
     put(client, id, &merged).await?;
     if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced {
@@ -56,19 +56,6 @@ fn without(tags: &Pairs, prefix: &str) -> Pairs {
         name.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "sequencer"))
     };
     tags.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
-}
-
-/// The object's tags.
-pub(super) async fn of(client: &Client, id: &ObjectId) -> Result<Pairs, S3Error> {
-    let output = client
-        .get_object_tagging()
-        .bucket(&id.bucket)
-        .key(&id.key)
-        .set_version_id(id.version_id.clone())
-        .send()
-        .await
-        .map_err(|error| S3Error::new("GetObjectTagging", &id.bucket, &id.key, &error))?;
-    Ok(output.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
 }
 
 /// Replaces the object's tags.
@@ -129,7 +116,7 @@ async fn listed_unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error>
 /// Removes our tags from an object that replaced the scanned one, unless a scan of its own has tagged it since.
 async fn take_back(client: &Client, id: &ObjectId, tags: &Pairs, prefix: &str) -> Result<(), S3Error> {
     tracing::info!(bucket = id.bucket, key = id.key, "replaced while it was tagged: taking the tags back");
-    let found = match of(client, id).await {
+    let found = match s3::tags(client, id).await {
         Err(S3Error { kind: S3ErrorKind::Gone, .. }) => return Ok(()),
         found => found?,
     };

@@ -258,6 +258,7 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
         budget,
         actions,
         policy: config.actions.clone(),
+        filters: config.queue.filters.clone(),
         sinks: sink.into_iter().collect(),
         scratch_dir: scratch_dir.to_owned(),
         max_file_size_bytes: config.limits.max_file_size_bytes,

@@ -19,6 +19,13 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// [`S3Error`], whose kind says whether the object is gone and whether a retry can help.
     fn head(&self, id: &ObjectId) -> impl Future<Output = Result<ObjectInfo, S3Error>> + Send;
 
+    /// The object's tags, name and value.
+    ///
+    /// # Errors
+    ///
+    /// [`S3Error`]
+    fn tags(&self, id: &ObjectId) -> impl Future<Output = Result<Vec<(String, String)>, S3Error>> + Send;
+
     /// Hands the content to `sink`, chunk by chunk in order, and returns what is known of the object. The content is that of
     /// the named version, or of the named ETag, and of nothing else. It is complete when this returns `Ok`.
     ///

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::action::{self, Actions, Applied, Plan, StepOutcome};
-use crate::config::ActionsConfig;
+use crate::config::{ActionsConfig, FilterConfig};
 use crate::engine::{Reason, Status, Verdict};
+use crate::filter;
 use crate::object::{FetchError, ObjectStore};
 use crate::queue::ObjectEvent;
 use crate::report::{ActionReport, ScanReport, Sink, SinkError, Target, Timings};
@@ -29,6 +30,8 @@ pub struct Objects<S> {
     pub actions: Actions,
     /// What the actions shall be.
     pub policy: ActionsConfig,
+    /// Which objects of a queue are not scanned.
+    pub filters: Vec<FilterConfig>,
     /// Who is told.
     pub sinks: Vec<Box<dyn Sink>>,
     /// Where large objects are spooled.
@@ -53,6 +56,8 @@ pub enum Mode {
     Look,
     /// What the configuration says: tag, move, report.
     Act,
+    /// The same, unless a filter says that the object is not to be scanned.
+    Filter,
 }
 
 /// How work on an object ended.
@@ -60,6 +65,8 @@ pub enum Mode {
 pub enum Done {
     /// It was judged, and all that follows was done.
     Reported(Box<ScanReport>),
+    /// It was not to be scanned; the name of the rule that says so.
+    Skipped(String),
     /// It was deleted or replaced before it could be scanned; whatever took its place has an event of its own.
     Gone(S3Error),
 }
@@ -178,6 +185,18 @@ impl<S: ObjectStore> Objects<S> {
                 Err(error) => return Err(FetchError::from(error).into()),
             },
         }
+        if work.mode == Mode::Filter && !self.filters.is_empty() {
+            match self.skip(work).await {
+                Ok(None) => {}
+                Ok(Some(rule)) => return Ok(Done::Skipped(rule)),
+                Err(Failure::Fetch(FetchError::S3(error)) | Failure::Action(action::ActionError::S3(error)))
+                    if is_moot(&error) =>
+                {
+                    return Ok(Done::Gone(error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let mut unreadable = None;
         let (input, info) = match self.fetch(&work.id, work.size).await? {
             Fetched::Input(input, info) => (Ok(input), Some(info)),
@@ -235,6 +254,24 @@ impl<S: ObjectStore> Objects<S> {
         }
         self.actions.finish(&object, &plan, &applied).await?;
         Ok(Done::Reported(Box::new(report)))
+    }
+
+    /// The rule that skips the object, which is tagged if the rule says so.
+    async fn skip(&self, work: &Work<'_>) -> Result<Option<String>, Failure> {
+        let looked_up = filter::skipping(&self.filters, &work.id, work.size, &self.store).await;
+        let Some(rule) = looked_up.map_err(FetchError::from)? else { return Ok(None) };
+        if rule.tag {
+            let object = action::Scanned {
+                id: &work.id,
+                info: None,
+                sha256: None,
+                sequencer: None,
+                unreadable: None,
+                redelivered: work.delivery.redelivered,
+            };
+            self.actions.skip(&object, &rule.name).await?;
+        }
+        Ok(Some(rule.name.clone()))
     }
 
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there

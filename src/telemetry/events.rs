@@ -34,6 +34,17 @@ pub fn object_gone(id: &ObjectId, error: &S3Error) {
     );
 }
 
+/// An object that a rule of `queue.filters` lets by without a scan.
+pub fn object_skipped(id: &ObjectId, rule: &str) {
+    tracing::info!(
+        bucket = id.bucket.as_str(),
+        key = id.key.as_str(),
+        version_id = id.version_id.as_deref(),
+        rule,
+        "object skipped"
+    );
+}
+
 /// Work on an object that failed; its message comes back, or, after its `last` delivery, goes to the dead-letter queue.
 pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last: bool) {
     let error = error.to_string();

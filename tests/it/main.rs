@@ -11,6 +11,7 @@ mod differential;
 mod docs;
 mod engine;
 mod fail_closed;
+mod filters;
 mod freshclam;
 mod idle;
 mod messages;
