@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, OK, USAGE, engine_builder};
-use crate::action::Actions;
+use super::{FAILED, OK, USAGE, engine_builder, objects_of};
 use crate::aws;
 use crate::clamd;
 use crate::config::Config;
@@ -22,7 +21,6 @@ use crate::intake::Intake;
 use crate::object::S3Store;
 use crate::pipeline::{Objects, Pipeline};
 use crate::queue::{Consumer, SqsQueue};
-use crate::report::{Sink, SqsSink};
 use crate::scan::{Backend, Budget, Fitness, Pool, Scratch, Warm};
 use crate::service::{Parts, Service};
 use crate::shutdown::{Shutdown, Terminate};
@@ -223,18 +221,18 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
     let budget = Budget::new(scan.memory_bytes, scan.spool_bytes, scan.in_memory_max_bytes);
     let intake = Intake {
         pool: Arc::clone(&pool),
-        budget: budget.clone(),
+        budget,
         scratch_dir: scratch_dir.to_owned(),
         max_file_size_bytes: config.limits.max_file_size_bytes,
     };
-    let mut parts = Parts { warm: Arc::clone(warm), pool: Arc::clone(&pool), intake: Arc::new(intake), objects: None };
+    let mut parts = Parts { warm: Arc::clone(warm), pool, intake: Arc::new(intake), objects: None };
     if config.queue.url.is_none() && config.http.s3_buckets.is_empty() {
         return Ok(Assembly { parts, queue: None });
     }
 
     let sdk = aws::config().await;
     let (s3, sqs) = (aws::s3(&sdk), aws::sqs(&sdk));
-    let actions = Actions::new(s3.clone(), config.actions.clone());
+    let objects = objects_of(config, &parts.intake, s3, &sqs);
     let mut source = None;
     if let Some(url) = config.queue.url.clone() {
         let queue = SqsQueue::new(sqs.clone(), url, Duration::from_secs(config.queue.wait_secs.into()));
@@ -248,21 +246,10 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
                 SqsQueue::new(sqs.clone(), url.clone(), Duration::ZERO).arn().await.context("cannot use report.queue_url")?;
             anyhow::ensure!(reports != arn, "report.queue_url is the queue that the events come from");
         }
-        actions.check_destinations(&arn).await?;
+        objects.actions.check_destinations(&arn).await?;
         source = Some(Source { queue, most_receives });
     }
-    let sink = config.report.queue_url.clone().map(|url| Box::new(SqsSink::new(sqs.clone(), url)) as Box<dyn Sink>);
-    parts.objects = Some(Arc::new(Objects {
-        store: S3Store::new(s3),
-        pool,
-        budget,
-        actions,
-        policy: config.actions.clone(),
-        filters: config.queue.filters.clone(),
-        sinks: sink.into_iter().collect(),
-        scratch_dir: scratch_dir.to_owned(),
-        max_file_size_bytes: config.limits.max_file_size_bytes,
-    }));
+    parts.objects = Some(Arc::new(objects));
     Ok(Assembly { parts, queue: source })
 }
 

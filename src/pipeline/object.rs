@@ -12,11 +12,15 @@ use crate::config::{ActionsConfig, FilterConfig};
 use crate::engine::{Reason, Status, Verdict};
 use crate::filter;
 use crate::object::{FetchError, ObjectStore};
-use crate::queue::ObjectEvent;
+use crate::queue::{ObjectEvent, backoff};
 use crate::report::{ActionReport, ScanReport, Sink, SinkError, Target, Timings};
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
 use crate::telemetry::events;
+
+/// The pauses between attempts of one's own.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Everything that the work on an object needs.
 pub struct Objects<S> {
@@ -98,6 +102,17 @@ impl Failure {
         matches!(self, Self::Fetch(FetchError::Sink { .. }) | Self::Scan(ScanError::Trouble(_) | ScanError::Stuck))
     }
 
+    /// Whether doing it again, some time later, can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let transient = |error: &S3Error| error.kind == S3ErrorKind::Transient;
+        match self {
+            Self::Fetch(FetchError::S3(error)) | Self::Action(action::ActionError::S3(error)) => transient(error),
+            Self::Report(_) => true,
+            _ => self.is_trouble(),
+        }
+    }
+
     /// Whether the process is just ending: then nothing has failed.
     #[must_use]
     pub fn is_closing(&self) -> bool {
@@ -166,6 +181,32 @@ impl<S: ObjectStore> Objects<S> {
     /// [`Failure`]; doing it again does what was left undone.
     pub async fn work(&self, event: &ObjectEvent, delivery: Delivery, mode: Mode) -> Result<Done, Failure> {
         self.carry_on(&mut Work::new(event, delivery, mode)).await
+    }
+
+    /// Does all the work on an object that no queue will bring again, in up to `attempts` attempts. When the last one fails, what is known
+    /// is said in its tags and in a report, if it is to be acted on at all.
+    ///
+    /// # Errors
+    ///
+    /// The last attempt's [`Failure`].
+    pub async fn insist(&self, event: &ObjectEvent, mode: Mode, attempts: u32) -> Result<Done, Failure> {
+        for attempt in 1.. {
+            let delivery = Delivery { queued: Duration::ZERO, redelivered: attempt > 1 };
+            let mut work = Work::new(event, delivery, mode);
+            match self.carry_on(&mut work).await {
+                Err(error) if attempt < attempts && error.is_transient() => {
+                    tokio::time::sleep(backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE)).await;
+                }
+                Err(error) => {
+                    if mode != Mode::Look && !error.is_closing() {
+                        self.give_up(work, &error).await;
+                    }
+                    return Err(error);
+                }
+                done => return done,
+            }
+        }
+        Err(Failure::Closed)
     }
 
     pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {

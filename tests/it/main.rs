@@ -17,6 +17,7 @@ mod idle;
 mod messages;
 mod nestings;
 mod objects;
+mod one_shot;
 mod reload;
 mod samples;
 mod service;
