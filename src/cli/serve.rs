@@ -24,9 +24,13 @@ use crate::queue::{Consumer, SqsQueue};
 use crate::scan::{Backend, Budget, Fitness, Pool, Scratch, Warm};
 use crate::service::{Parts, Service};
 use crate::shutdown::{Shutdown, Terminate};
+use crate::telemetry::metrics;
 
 /// How long giving messages back may take after the grace period.
 const LAST_CALLS: Duration = Duration::from_secs(3);
+
+/// How often the metrics are tidied up.
+const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What a worker thread of the runtime may still hold when the service has drained.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -55,6 +59,7 @@ pub fn run(config: Config) -> ExitCode {
 
 /// Serves, and says how it ended: the exit code.
 async fn serve(config: Arc<Config>) -> u8 {
+    metrics::install();
     let (reload, requests) = reload_channel();
     let max_age = Duration::from_secs(config.definitions.max_age_secs);
     let service = Arc::new(Service::new(reload, CancellationToken::new(), max_age));
@@ -102,8 +107,10 @@ async fn until_stopped(config: &Config, service: &Arc<Service>, requests: Reload
         async { if config.http.enabled { http::serve(&config.http, service, &abandon).await.context("http") } else { Ok(()) } };
     let work = async { tokio::try_join!(http, work(config, service, scratch.path(), requests, &abandon)) };
     let signals = async {
+        let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
         loop {
             tokio::select! {
+                _ = upkeep.tick() => metrics::upkeep(),
                 _ = hangup.recv() => service.reload.request(),
                 _ = usr1.recv() => tracing::info!(state = serde_json::to_string(&service.health()).unwrap_or_default(), "state"),
             }
