@@ -18,6 +18,7 @@ mod messages;
 mod nestings;
 mod objects;
 mod one_shot;
+mod pages;
 mod reload;
 mod samples;
 mod service;
