@@ -7,6 +7,7 @@
 mod bzip2;
 mod cab;
 mod cpio;
+mod deadline;
 mod encrypted;
 mod file_system;
 mod foreign;
@@ -28,6 +29,7 @@ use std::time::Instant;
 
 use memchr::memmem;
 
+use self::deadline::Deadline;
 use super::handle::unrar_is_available;
 
 /// Types of layers that keep files as they are: what looks like an archive at their end may be their last file.
@@ -67,12 +69,15 @@ pub(super) struct Findings {
     pub(super) expected: Vec<u64>,
     /// The same of what must have been scanned at any depth below this layer: an archive that shows through another one's packing.
     pub(super) expected_below: Vec<u64>,
+    /// The look ended early, since it took too long.
+    pub(super) timed_out: bool,
 }
 
 /// Looks at one layer: `kind` is libclamav's name for its type (`filetypes.c`), `bytes` all of its content. What takes long ends at
-/// the `deadline`, and then the caller has to say so.
+/// the `deadline`.
 pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
     let mut found = Findings::default();
+    let deadline = &Deadline::new(deadline);
     let is_tar = matches!(kind, "CL_TYPE_POSIX_TAR" | "CL_TYPE_OLD_TAR");
     let is_text = kind.starts_with("CL_TYPE_TEXT_");
     match kind {
@@ -103,7 +108,7 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
         zip::inspect(bytes, &mut found);
     }
     if kind == "CL_TYPE_PDF" || memmem::find(bytes.get(..PDF_START).unwrap_or(bytes), b"%PDF-").is_some() {
-        pdf::inspect(bytes, &mut found);
+        pdf::inspect(bytes, deadline, &mut found);
     }
     iso::inspect(bytes, &mut found);
     udf::inspect(bytes, &mut found);
@@ -113,5 +118,6 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
     if !unrar_is_available() {
         rar::inspect(bytes, &mut found);
     }
+    found.timed_out = deadline.has_passed();
     found
 }
