@@ -25,6 +25,7 @@ mod udf;
 mod xz;
 mod zip;
 
+use std::ops::Range;
 use std::time::Instant;
 
 use memchr::memmem;
@@ -73,10 +74,29 @@ pub(super) struct Findings {
     pub(super) timed_out: bool,
 }
 
-/// Looks at one layer: `kind` is libclamav's name for its type (`filetypes.c`), `bytes` all of its content. What takes long ends at
-/// the `deadline`.
-pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
+/// A layer that is being scanned, as far as it matters for those inside.
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// libclamav's name for its type (`filetypes.c`).
+    kind: String,
+    /// Where its content is in memory. Never followed.
+    place: Range<*const u8>,
+}
+
+impl Layer {
+    pub(super) fn new(kind: &str, bytes: &[u8]) -> Self {
+        Self { kind: kind.to_owned(), place: bytes.as_ptr_range() }
+    }
+}
+
+/// Looks at one layer: `kind` is libclamav's name for its type, `bytes` all of its content, `parent` what it was unpacked from. What
+/// takes long ends at the `deadline`.
+pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline: Instant) -> Findings {
     let mut found = Findings::default();
+    // The one partition of a disk image is the image itself, as on discs that a computer also boots from as a disk (isohybrid).
+    if kind == "CL_TYPE_PART_ANY" && parent.is_some_and(|parent| parent.place == bytes.as_ptr_range()) {
+        return found;
+    }
     let deadline = &Deadline::new(deadline);
     let is_tar = matches!(kind, "CL_TYPE_POSIX_TAR" | "CL_TYPE_OLD_TAR");
     let is_text = kind.starts_with("CL_TYPE_TEXT_");
@@ -92,7 +112,7 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
         _ => {}
     }
     if is_text || kind == "CL_TYPE_BINARY_DATA" {
-        foreign::inspect(bytes, &mut found);
+        foreign::inspect(bytes, parent.is_some_and(|parent| parent.kind == "CL_TYPE_MSOLE2"), &mut found);
         encrypted::inspect(bytes, &mut found);
     }
     if is_text {
@@ -120,4 +140,29 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
     }
     found.timed_out = deadline.has_passed();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// libclamav takes the whole of a hybrid image for a partition of it, too, in which it looks for no ISO 9660.
+    #[test]
+    fn the_files_of_a_hybrid_image_were_expected_twice() {
+        let image = iso::build(&[iso::record("A", 19, 100, 0)]);
+        let copy = image.clone();
+        let parent = Layer::new("CL_TYPE_ISO9660", &image);
+        let expected =
+            |bytes, parent| inspect("CL_TYPE_PART_ANY", bytes, parent, Instant::now() + Duration::from_secs(600)).expected;
+        assert_eq!(expected(&image, Some(&parent)), [0; 0]);
+        for (case, bytes, parent) in [
+            ("no partition", &image[..], None),
+            ("a part of it", &image[..image.len() - 1], Some(&parent)),
+            ("of the same size", &copy, Some(&parent)),
+        ] {
+            assert_eq!(expected(bytes, parent), [100], "{case}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! ar: static libraries, in contrast to other archives of this format such as Debian's packages.
+//! ar: static libraries, Go's packages among them, in contrast to other archives of this format such as Debian's packages.
 //!
 //! libclamav unpacks no ar archive. A static library is let pass: its members are not packed, so that they are searched as they
 //! stand, and none is a file that anybody opens or runs.
@@ -26,9 +26,11 @@ pub(super) fn is_static_library(members: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// Whether this is an object file of ELF (relocatable, so that it does not run), Mach-O (also), COFF, LLVM or WebAssembly.
+/// Whether this is an object file of ELF (relocatable, so that it does not run), Mach-O (also), COFF, LLVM, WebAssembly or Go, whose
+/// compiler writes what a package exports in the same form (`cmd/internal/archive`).
 fn is_object(content: &[u8]) -> bool {
     match content {
+        _ if content.starts_with(b"go object ") => true,
         [0x7f, b'E', b'L', b'F', ..] => matches!(content.get(16..18), Some([1, 0] | [0, 1])),
         [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] => matches!(content.get(12..16), Some([1, 0, 0, 0])),
         [0x64, 0x86 | 0xaa, ..] | [0x4c, 0x01, ..] | [0, 0, 0xff, 0xff, ..] => true,
@@ -60,6 +62,8 @@ mod tests {
             (&[table, ("//", b"long names"), object], true),
             (&[("#1/9", b"__.SYMDEFtable"), ("#1/3", b"a.o\xcf\xfa\xed\xfe........\x01\0\0\0")], true),
             (&[("a.obj/", b"\x64\x86"), object], true),
+            (&[("__.PKGDEF", b"go object linux amd64 go1.22\n"), ("_go_.o", b"go object linux amd64 go1.22\n")], true),
+            (&[("__.PKGDEF", b"PK\x03\x04")], false),
             (&[("debian-binary", b"2.0\n"), ("data.tar.xz", b"\xfd7zXZ\0")], false),
             (&[table, object, ("program", b"\x7fELF............\x02\0")], false),
             (&[("#1/99", b"short")], false),
