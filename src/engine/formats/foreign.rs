@@ -10,6 +10,7 @@ mod ar;
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Findings;
+use super::deadline::Deadline;
 
 /// A format's name, an offset, and the bytes there.
 type Mark = (&'static str, usize, &'static [u8]);
@@ -70,23 +71,25 @@ const FORMATS: &[Mark] = &[
 ];
 
 /// Looks at a layer that libclamav takes for data of no known format, or for text. `in_ole2`: it was a part of an OLE2 file.
-pub(super) fn inspect(bytes: &[u8], in_ole2: bool, found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], in_ole2: bool, deadline: &Deadline, found: &mut Findings) {
     let is_there = |&&(_, at, magic): &&Mark| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
     let name = FORMATS
         .iter()
         .find(is_there)
         .map(|&(name, ..)| name)
-        .or_else(|| weakly_marked(bytes))
+        .or_else(|| weakly_marked(bytes, deadline))
         .or_else(|| is_lzma(bytes).then_some("LZMA"))
         .or_else(|| is_zlib(bytes, in_ole2).then_some("zlib"));
     found.unsupported.extend(name.map(str::to_owned));
 }
 
 /// Formats whose first bytes are a group, or need a second condition.
-fn weakly_marked(bytes: &[u8]) -> Option<&'static str> {
+fn weakly_marked(bytes: &[u8], deadline: &Deadline) -> Option<&'static str> {
     let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
     match bytes {
-        [b'!', b'<', b'a', b'r', b'c', b'h', b'>', b'\n', members @ ..] => (!ar::is_static_library(members)).then_some("ar"),
+        [b'!', b'<', b'a', b'r', b'c', b'h', b'>', b'\n', members @ ..] => {
+            (!ar::is_static_library(members, deadline)).then_some("ar")
+        }
         // The widest code has 9 to 16 bits (ncompress: compress.c).
         [0x1f, 0x9d, flags, ..] if flags & 0x60 == 0 && (9..=16).contains(&(flags & 0x1f)) => Some("compress"),
         // The depth of the tree (GNU gzip: unpack.c).
@@ -166,7 +169,7 @@ mod tests {
 
     fn unsupported(bytes: &[u8]) -> String {
         let mut found = Findings::default();
-        inspect(bytes, false, &mut found);
+        inspect(bytes, false, &Deadline::far(), &mut found);
         found.unsupported.concat()
     }
 
@@ -204,7 +207,7 @@ mod tests {
         drawing[40..44].copy_from_slice(b" EMF");
         for (content, in_ole2, expected) in [(&drawing[..], true, ""), (&drawing, false, "zlib"), (b"other", true, "zlib")] {
             let mut found = Findings::default();
-            inspect(&zlib(content), in_ole2, &mut found);
+            inspect(&zlib(content), in_ole2, &Deadline::far(), &mut found);
             assert_eq!(found.unsupported.concat(), expected);
         }
     }

@@ -103,16 +103,16 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline
     match kind {
         "CL_TYPE_GZ" => gzip::inspect(bytes, deadline, &mut found),
         "CL_TYPE_BZ" => bzip2::inspect(bytes, deadline, &mut found),
-        "CL_TYPE_XZ" => xz::inspect(bytes, &mut found),
-        "CL_TYPE_MSCAB" => cab::inspect(bytes, &mut found),
-        "CL_TYPE_MSOLE2" => ole2::inspect(bytes, &mut found),
-        "CL_TYPE_MAIL" => mail::inspect(bytes, &mut found),
-        _ if is_tar => tar::inspect(bytes, &mut found),
-        _ if kind.starts_with("CL_TYPE_CPIO_") => cpio::inspect(bytes, &mut found),
+        "CL_TYPE_XZ" => xz::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MSCAB" => cab::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MSOLE2" => ole2::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MAIL" => mail::inspect(bytes, deadline, &mut found),
+        _ if is_tar => tar::inspect(bytes, deadline, &mut found),
+        _ if kind.starts_with("CL_TYPE_CPIO_") => cpio::inspect(bytes, deadline, &mut found),
         _ => {}
     }
     if is_text || kind == "CL_TYPE_BINARY_DATA" {
-        foreign::inspect(bytes, parent.is_some_and(|parent| parent.kind == "CL_TYPE_MSOLE2"), &mut found);
+        foreign::inspect(bytes, parent.is_some_and(|parent| parent.kind == "CL_TYPE_MSOLE2"), deadline, &mut found);
         encrypted::inspect(bytes, &mut found);
     }
     if is_text {
@@ -123,20 +123,20 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline
         tar::inspect_other(bytes, &mut found);
     }
     if CONTAINERS.contains(&kind) {
-        zip::inspect_container(bytes, &mut found);
+        zip::inspect_container(bytes, deadline, &mut found);
     } else {
-        zip::inspect(bytes, &mut found);
+        zip::inspect(bytes, deadline, &mut found);
     }
     if kind == "CL_TYPE_PDF" || memmem::find(bytes.get(..PDF_START).unwrap_or(bytes), b"%PDF-").is_some() {
         pdf::inspect(bytes, deadline, &mut found);
     }
-    iso::inspect(bytes, &mut found);
-    udf::inspect(bytes, &mut found);
+    iso::inspect(bytes, deadline, &mut found);
+    udf::inspect(bytes, deadline, &mut found);
     file_system::inspect(bytes, &mut found);
     opendocument::inspect(bytes, &mut found);
-    sevenzip::inspect(bytes, &mut found);
+    sevenzip::inspect(bytes, deadline, &mut found);
     if !unrar_is_available() {
-        rar::inspect(bytes, &mut found);
+        rar::inspect(bytes, deadline, &mut found);
     }
     found.timed_out = deadline.has_passed();
     found
@@ -144,6 +144,7 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::time::Duration;
 
     use super::*;
@@ -163,6 +164,38 @@ mod tests {
             ("of the same size", &copy, Some(&parent)),
         ] {
             assert_eq!(expected(bytes, parent), [100], "{case}");
+        }
+    }
+
+    /// gzip and bzip2 kept to the deadline, the others did not.
+    #[test]
+    fn every_look_ends_at_the_deadline() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(b"content").unwrap();
+        let mut bzip2 = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::default());
+        bzip2.write_all(b"content").unwrap();
+        let mut cabinet = vec![0; 60];
+        (cabinet[8], cabinet[16], cabinet[28]) = (60, 36, 1);
+        for (kind, bytes) in [
+            ("CL_TYPE_GZ", &gzip.finish().unwrap()[..]),
+            ("CL_TYPE_BZ", &bzip2.finish().unwrap()),
+            ("CL_TYPE_XZ", &[0; 4]),
+            ("CL_TYPE_MSCAB", &cabinet),
+            ("CL_TYPE_MSOLE2", &ole2::build(&[("stream", b"content")])),
+            ("CL_TYPE_MAIL", b"Subject: none\n"),
+            ("CL_TYPE_POSIX_TAR", &[1; 512]),
+            ("CL_TYPE_CPIO_ODC", format!("070707{:070}", 1).as_bytes()),
+            ("CL_TYPE_BINARY_DATA", format!("!<arch>\n{:60}", "").as_bytes()),
+            ("CL_TYPE_ZIP", b"PK\x03\x04PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\0"),
+            ("CL_TYPE_BINARY_DATA", b"behind other data PK\x03\x04"),
+            ("CL_TYPE_7Z", b"7z\xbc\xaf\x27\x1c"),
+            ("CL_TYPE_PDF", b"%PDF-1.5\n1 0 obj<<>>endobj"),
+            ("CL_TYPE_ISO9660", &iso::build(&[])),
+        ] {
+            let found = inspect(kind, bytes, None, Instant::now());
+            assert!(found.timed_out, "{kind}: {found:?}");
+            let found = inspect(kind, bytes, None, Instant::now() + Duration::from_secs(600));
+            assert!(!found.timed_out, "{kind}: {found:?}");
         }
     }
 }

@@ -3,10 +3,15 @@
 //! libclamav unpacks no ar archive. A static library is let pass: its members are not packed, so that they are searched as they
 //! stand, and none is a file that anybody opens or runs.
 
+use crate::engine::formats::deadline::Deadline;
+
 /// Whether these members, all that follows the eight magic bytes, are object files and tables of their symbols.
-pub(super) fn is_static_library(members: &[u8]) -> bool {
+pub(super) fn is_static_library(members: &[u8], deadline: &Deadline) -> bool {
     let mut rest = members;
     while let Some((header, after)) = rest.split_first_chunk::<60>() {
+        if deadline.spend(header.len()).is_err() {
+            return false;
+        }
         let field = |start: usize, end: usize| header.get(start..end).unwrap_or_default().trim_ascii();
         let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|digits| digits.parse::<usize>().ok());
         let Some((content, next)) = number(field(48, 58)).and_then(|size| after.split_at_checked(size)) else { return false };
@@ -68,8 +73,8 @@ mod tests {
             (&[table, object, ("program", b"\x7fELF............\x02\0")], false),
             (&[("#1/99", b"short")], false),
         ] {
-            assert_eq!(is_static_library(&ar(members)), expected, "{members:?}");
+            assert_eq!(is_static_library(&ar(members), &Deadline::far()), expected, "{members:?}");
         }
-        assert!(!is_static_library(b"cut off"));
+        assert!(!is_static_library(b"cut off", &Deadline::far()));
     }
 }
