@@ -28,6 +28,7 @@
 //! | `config` | the configuration, merged from file, environment and flags |
 //! | `queue`, `object`, `action`, `report` | where work comes from, where objects come from, what is done with them, who is told; none of them knows another |
 //! | `pipeline` | joins those four with `scan` |
+//! | `enqueue` | puts objects that exist already on the queue |
 //! | `definitions` | runs freshclam, watches the database, reloads |
 //! | `cli` | one subcommand a file |
 //!
@@ -51,6 +52,8 @@ pub mod config;
 #[cfg(feature = "service")]
 pub mod definitions;
 pub mod engine;
+#[cfg(feature = "service")]
+pub mod enqueue;
 #[cfg(feature = "service")]
 pub mod health;
 #[cfg(feature = "service")]

@@ -1,6 +1,7 @@
 //! The command line. Data goes to standard output, everything else to standard error.
 
 pub mod check_config;
+pub mod enqueue;
 pub mod health;
 pub mod readiness;
 pub mod scan;
@@ -57,6 +58,8 @@ pub enum Command {
     Serve,
     /// Scan files, directories or standard input.
     Scan(scan::Arguments),
+    /// Put objects that exist already on the queue.
+    Enqueue(enqueue::Arguments),
     /// Print the configuration in effect.
     CheckConfig,
     /// Ask the service on this machine whether it is ready.

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(crate) use consumer::backoff;
 #[cfg(feature = "service")]
 pub use consumer::{Consumer, Outcome};
+#[cfg(feature = "service")]
+pub(crate) use event::decode_key;
 pub use event::{Event, EventError, MOST_BODY_BYTES, MOST_RECORDS, ObjectEvent};
 pub use job::{Job, JobObject};
 #[cfg(feature = "service")]

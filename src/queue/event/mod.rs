@@ -11,6 +11,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value};
 
+#[cfg(feature = "service")]
+pub(crate) use notification::decode as decode_key;
+
 use super::job::Job;
 
 /// The longest message that SQS takes, in bytes

@@ -84,7 +84,7 @@ impl Record {
 }
 
 /// Keys come as form data: a plus is a space, and everything unusual is percent-encoded. `None` if that is not UTF-8.
-fn decode(key: &str) -> Option<String> {
+pub(crate) fn decode(key: &str) -> Option<String> {
     let spaced = key.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(|decoded| decoded.into_owned())
 }
