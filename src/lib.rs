@@ -32,6 +32,7 @@
 //! | `intake` | streams and files that clients bring, within the same budget |
 //! | `service` | what all ways into the service share |
 //! | `http`, `clamd` | the HTTP API, and clamd's protocol |
+//! | `enqueue` | puts objects that exist already on the queue |
 //! | `definitions` | runs freshclam, watches the database, reloads |
 //! | `cli` | one subcommand a file |
 //!
@@ -58,6 +59,8 @@ pub mod config;
 pub mod definitions;
 pub mod engine;
 #[cfg(feature = "service")]
+pub mod enqueue;
+#[cfg(feature = "service")]
 pub mod filter;
 #[cfg(feature = "service")]
 pub mod health;
@@ -65,6 +68,8 @@ pub mod health;
 pub mod http;
 #[cfg(feature = "service")]
 pub mod intake;
+#[cfg(feature = "events")]
+mod key;
 #[cfg(feature = "service")]
 pub mod object;
 #[cfg(feature = "service")]

@@ -1,6 +1,5 @@
 //! What fetching and acting share about S3: which version of which object, what its headers say, what an error means.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use aws_sdk_s3::Client;
@@ -9,7 +8,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_smithy_types::error::display::DisplayErrorContext;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// One state of one object: a version, or, in a bucket without versions, the content with one ETag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -131,14 +130,6 @@ macro_rules! info_from {
 }
 info_from!(GetObjectOutput);
 info_from!(HeadObjectOutput);
-
-/// A key as lists with `encoding-type=url` and event notifications have it: form data, where a plus is a space. `None` if it is not UTF-8.
-///
-/// Lists need that encoding: a key can hold characters that XML cannot.
-#[must_use]
-pub fn decode_key(encoded: &str) -> Option<String> {
-    percent_decode_str(&encoded.replace('+', " ")).decode_utf8().ok().map(Cow::into_owned)
-}
 
 /// The object's tags, name and value.
 ///

@@ -3,6 +3,7 @@
 //! Every change names the version that was scanned, or is made on the condition that the ETag still is the scanned one. Every
 //! step can be done twice without a second effect. Nothing here knows where the verdict came from or who is told.
 
+mod definitions;
 mod destinations;
 mod policy;
 mod relocate;
@@ -10,7 +11,9 @@ mod tag;
 
 use aws_sdk_s3::Client;
 
+pub use definitions::ScannedWith;
 pub use policy::{Kind, Move, Plan, plan};
+pub(crate) use tag::Pairs as Tags;
 
 use crate::config::{ActionsConfig, Location};
 use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};

@@ -11,7 +11,7 @@ use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 const MOST_TAGS: usize = 10;
 
 /// Name and value.
-pub(super) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<(String, String)>;
 
 /// Writes the tags beside those that the object has, to the version that was scanned, and says how many found room.
 ///
@@ -53,7 +53,8 @@ pub(super) fn merge(own: &Pairs, ours: &Pairs, prefix: &str) -> (Pairs, usize) {
 /// The tags without those that a scan wrote.
 fn without(tags: &Pairs, prefix: &str) -> Pairs {
     let is_ours = |name: &str| {
-        name.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "sequencer"))
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "definitions" | "sequencer"))
     };
     tags.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
 }
@@ -140,7 +141,8 @@ mod tests {
 
     #[test]
     fn own_tags_stay_and_earlier_verdicts_go() {
-        let own = pairs(&[("team", "a b"), ("p-status", "CLEAN"), ("p-detail", "x"), ("p-other", "kept")]);
+        let own =
+            pairs(&[("team", "a b"), ("p-status", "CLEAN"), ("p-detail", "x"), ("p-definitions", "1 a"), ("p-other", "kept")]);
         let (merged, fit) = merge(&own, &pairs(&[("p-status", "INFECTED"), ("p-scan-id", "1")]), "p-");
         assert_eq!(merged, pairs(&[("team", "a b"), ("p-other", "kept"), ("p-status", "INFECTED"), ("p-scan-id", "1")]));
         assert_eq!(fit, 2);

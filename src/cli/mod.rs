@@ -1,6 +1,7 @@
 //! The command line. Data goes to standard output, everything else to standard error.
 
 pub mod check_config;
+pub mod enqueue;
 pub mod health;
 pub mod scan;
 pub mod serve;
@@ -62,6 +63,8 @@ pub enum Command {
     Serve,
     /// Scan files, directories, standard input, or objects in S3.
     Scan(scan::Arguments),
+    /// Put objects that exist already on the queue.
+    Enqueue(enqueue::Arguments),
     /// Print the configuration in effect.
     CheckConfig,
     /// Ask the service on this machine whether it is ready.

@@ -2,10 +2,12 @@
 //!
 //! This module fetches; it never changes an object.
 
+mod listing;
 mod s3;
 
 use std::io;
 
+pub use listing::{Listed, Which, list};
 pub use s3::S3Store;
 
 use crate::s3::{ObjectId, ObjectInfo, S3Error};

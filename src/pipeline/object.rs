@@ -267,7 +267,7 @@ impl<S: ObjectStore> Objects<S> {
             report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, Duration::ZERO);
             return Ok(Done::Reported(Box::new(report)));
         }
-        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id);
+        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id, &judged.with.definitions);
         let object = action::Scanned {
             id,
             info: info.as_deref(),
@@ -328,7 +328,7 @@ impl<S: ObjectStore> Objects<S> {
         let judged = work.judged.take().unwrap_or_else(|| Scanned::unread(failed(), work.size, self.pool.current()));
         let mut report = work.report(judged.clone());
         // Nothing is moved any more, and a state that is not known for sure is not tagged.
-        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id);
+        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);
         let wanted = plan.destination.take().map(|destination| destination.kind.name());
         if !work.id.is_pinned() {
             plan.tags.clear();

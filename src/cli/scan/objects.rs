@@ -2,21 +2,22 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::pin::pin;
 
 use anyhow::{Context, Result};
-use aws_sdk_s3::types::EncodingType;
+use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
 use super::super::objects_of;
 use super::{Arguments, Item};
 use crate::aws;
-use crate::config::Config;
+use crate::config::{Config, Location};
 use crate::intake::Intake;
-use crate::object::S3Store;
+use crate::object::{self, Listed, S3Store};
 use crate::pipeline::{Done, Mode, Objects};
 use crate::queue::{ObjectEvent, SqsQueue};
 use crate::report::ScanReport;
-use crate::s3::{self, NULL_VERSION, S3Error};
+use crate::s3::NULL_VERSION;
 
 /// How often an object is tried when S3 or this machine is in trouble.
 const ATTEMPTS: u32 = 3;
@@ -60,11 +61,7 @@ impl Address {
             key: key.to_owned(),
             // EventBridge leaves it empty where there are no versions; an input template cannot leave it out.
             version_id: version.filter(|version| !version.is_empty() && *version != NULL_VERSION).map(str::to_owned),
-            etag: None,
-            size: None,
-            sequencer: None,
-            trace_id: None,
-            custom: None,
+            ..ObjectEvent::default()
         }))
     }
 }
@@ -97,37 +94,21 @@ impl Aws {
 
     /// Sends all objects below the prefix; waits when the scan is behind.
     pub(super) async fn list(&self, bucket: &str, prefix: &str, trace_id: Option<&str>, items: &Sender<Item>) {
-        let mut pages =
-            self.s3.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url).into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    let error = S3Error::new("ListObjectsV2", bucket, prefix, &error).to_string();
-                    let _ = items.send(Item::Broken { name: format!("s3://{bucket}/{prefix}"), error }).await;
-                    return;
-                }
-            };
-            for object in page.contents() {
-                let encoded = object.key().unwrap_or_default();
-                let Some(key) = s3::decode_key(encoded).filter(|key| !key.is_empty()) else {
-                    let error = "its key is not UTF-8".to_owned();
-                    let _ = items.send(Item::Broken { name: format!("s3://{bucket}/{encoded}"), error }).await;
-                    continue;
-                };
-                let event = ObjectEvent {
+        let source = Location { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
+        let mut listed = pin!(object::list(&self.s3, &source, false, None));
+        while let Some(found) = listed.next().await {
+            let item = match found {
+                // What is there when its turn comes is what is scanned.
+                Ok(Listed { key, .. }) => Item::Object(Box::new(ObjectEvent {
                     bucket: bucket.to_owned(),
                     key,
-                    version_id: None,
-                    etag: object.e_tag().map(|etag| etag.trim_matches('"').to_owned()),
-                    size: object.size().and_then(|size| u64::try_from(size).ok()),
-                    sequencer: None,
                     trace_id: trace_id.map(str::to_owned),
-                    custom: None,
-                };
-                if items.send(Item::Object(Box::new(event))).await.is_err() {
-                    return;
-                }
+                    ..ObjectEvent::default()
+                })),
+                Err(error) => Item::Broken { name: source.to_string(), error: error.to_string() },
+            };
+            if items.send(item).await.is_err() {
+                return;
             }
         }
     }
