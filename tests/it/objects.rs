@@ -93,6 +93,7 @@ async fn an_object_that_stays_is_tagged_beside_its_own_tags() {
                 ("clamgate-status", "INFECTED"),
                 ("clamgate-detail", EICAR_NAME),
                 ("clamgate-scan-id", report["scan_id"].as_str().unwrap()),
+                ("clamgate-definitions", &format!("0 {}", &report["definitions"]["fingerprint"].as_str().unwrap()[..16])),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How long any condition may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks again and again until there is an answer.
 ///
 /// # Panics
 ///
-/// When there is none within a minute.
+/// When there is none within three minutes.
 pub async fn until<T, F>(what: &str, condition: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
