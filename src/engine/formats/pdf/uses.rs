@@ -6,11 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use flate2::{Decompress, FlushDecompress, Status};
 use memchr::{memchr, memchr2};
 
 use super::Pdf;
 use super::dictionary::{Dictionary, Token, is_regular, is_space, next_token, skip_value};
+use super::zlib::inflate;
 use crate::engine::formats::deadline::Deadline;
 
 /// Entries whose value leads to what a reader saves, opens, runs or parses: files and those related to them, scripts, forms, models,
@@ -130,25 +130,6 @@ fn unpack(pdf: &Pdf, dictionary: &Dictionary, data: &[u8], most: usize) -> Optio
         _ => return None,
     };
     Some((bytes, first, count))
-}
-
-fn inflate(data: &[u8], most: usize, deadline: &Deadline) -> Option<Vec<u8>> {
-    let mut stream = Decompress::new(true);
-    let mut unpacked = Vec::new();
-    loop {
-        let (read, length) = (usize::try_from(stream.total_in()).ok()?, unpacked.len());
-        unpacked.reserve(64 * 1024);
-        let status = stream.decompress_vec(data.get(read..)?, &mut unpacked, FlushDecompress::None).ok()?;
-        deadline.spend(unpacked.len() - length).ok()?;
-        if unpacked.len() > most {
-            return None;
-        }
-        match status {
-            Status::StreamEnd => return Some(unpacked),
-            _ if unpacked.len() == length && stream.total_in() == read as u64 => return None,
-            _ => {}
-        }
-    }
 }
 
 /// The numbers and the texts of the objects in an object stream (ISO 32000-1, 7.5.7). `None` unless one follows the other, each whole.
