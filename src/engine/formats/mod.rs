@@ -2,7 +2,7 @@
 //!
 //! libclamav's parsers give up on much of what they do not know: a second stream of a bzip2 file, a member that a zip's directory
 //! does not list, a document that is encrypted. They call what is left clean. The functions here read just enough of a format to see
-//! that something was left out. They unpack nothing, never fail and never panic, whatever the bytes.
+//! that something was left out. They keep nothing that they unpack, never fail and never panic, whatever the bytes.
 
 mod bzip2;
 mod cab;

@@ -34,7 +34,7 @@ impl Uses {
         let deadline = pdf.deadline;
         let mut uses = Self { numbers: HashSet::new(), is_complete: true };
         let mut texts = Texts::default();
-        let mut unpacked = Vec::new();
+        let (mut unpacked, mut room) = (Vec::new(), MOST_UNPACKED);
         let mut from = 0;
         for object in &pdf.objects {
             let stream = pdf.stream(object);
@@ -45,10 +45,11 @@ impl Uses {
             match stream {
                 None => texts.add(object.number, pdf.bytes.get(object.value.clone()).unwrap_or_default()),
                 Some(stream) if is_object_stream(pdf, &stream.dictionary) => {
-                    let unread =
-                        MOST_UNPACKED.saturating_sub(unpacked.iter().map(|(bytes, ..): &(Vec<u8>, _, _)| bytes.len()).sum());
-                    match unpack(pdf, &stream.dictionary, pdf.bytes.get(stream.data).unwrap_or_default(), unread) {
-                        Some(objects) => unpacked.push(objects),
+                    match unpack(pdf, &stream.dictionary, pdf.bytes.get(stream.data).unwrap_or_default(), room) {
+                        Some(objects) => {
+                            room -= objects.0.len().min(room);
+                            unpacked.push(objects);
+                        }
                         None => uses.is_complete = false,
                     }
                 }
@@ -125,7 +126,7 @@ fn unpack(pdf: &Pdf, dictionary: &Dictionary, data: &[u8], most: usize) -> Optio
         return None;
     }
     let bytes = match pdf.filters(dictionary).ok()?.as_slice() {
-        [] => data.get(..data.len().min(most))?.to_vec(),
+        [] if data.len() <= most => data.to_vec(),
         ["FlateDecode"] => inflate(data, most, pdf.deadline)?,
         _ => return None,
     };
