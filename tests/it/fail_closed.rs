@@ -268,8 +268,16 @@ fn unsupported() -> Vec<Row> {
         ),
         row(
             "an attachment of a PDF, behind its checksum",
-            || said_of(&documents::pdf_with_attachment(&eicar(), "/CheckSum <44d88612fea8a8f36de82e1278abb02f>")),
+            || {
+                let checksum = "/Params << /CheckSum <44d88612fea8a8f36de82e1278abb02f> >>";
+                said_of(&documents::pdf_with_attachment(&eicar(), &format!("/Type /EmbeddedFile {checksum}")))
+            },
             "UNSCANNABLE UNSUPPORTED (PDF stream with filters that libclamav misses)",
+        ),
+        row(
+            "an attachment of a PDF that calls itself a picture",
+            || said_of(&documents::pdf_with_attachment(&eicar(), "/Subtype /Image /Width 9 /Height 9")),
+            "UNSCANNABLE UNSUPPORTED (PDF stream that passes for a picture)",
         ),
         row("RAR 5 with encrypted names", || said_of(&rar::rar5_with_encrypted_headers()), "UNSCANNABLE ENCRYPTED (RAR)"),
     ]

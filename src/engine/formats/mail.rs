@@ -22,12 +22,21 @@ const MOST_ATTACHMENTS: usize = 100_000;
 /// How deep multiparts nest; libclamav gives up, and says so, long before.
 const DEEPEST: usize = 64;
 
+/// What libclamav makes of a page's `data:` URLs begins like this (`htmlnorm.c: cli_html_normalise`).
+const DATA_URL: &[u8] = b"From html-normalise\n";
+
 /// How much of a text is searched for the header of a mail.
 const LONGEST_HEADER: usize = 64 * 1024;
 
-/// Looks at a mail, or at a mailbox in the format mbox.
-pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
-    let mut reader = Reader { found, multiparts: Vec::new(), state: State::Header(Header::default()), armor: Armor::None };
+/// Looks at a mail, or at a mailbox in the format mbox. `in_page`: it was made of a web page.
+pub(super) fn inspect(bytes: &[u8], in_page: bool, deadline: &Deadline, found: &mut Findings) {
+    let mut reader = Reader {
+        found,
+        multiparts: Vec::new(),
+        state: State::Header(Header::default()),
+        armor: Armor::None,
+        is_data_url: in_page && bytes.starts_with(DATA_URL),
+    };
     let is_mailbox = bytes.starts_with(b"From ");
     let mut after_blank = true;
     let line_end = if memchr(b'\n', bytes).is_some() { b'\n' } else { b'\r' };
@@ -113,6 +122,7 @@ struct Reader<'found> {
     multiparts: Vec<Multipart>,
     state: State,
     armor: Armor,
+    is_data_url: bool,
 }
 
 impl Reader<'_> {
@@ -203,8 +213,13 @@ impl Reader<'_> {
         }
         if self.found.expected.len() >= MOST_ATTACHMENTS {
             report(self.found, "mail with too many attachments");
-        } else if base64.size() > NOT_SCANNED && !base64.is_der_signature {
-            self.found.expected.push(base64.size());
+            return;
+        }
+        // A placeholder in a template. Browsers refuse what is no base64, so that nobody gets it without that byte.
+        let is_template = self.is_data_url && base64.is_refused_by_browsers;
+        let size = if is_template { base64.size_with_left_over() } else { base64.size() };
+        if size > NOT_SCANNED && !base64.is_der_signature {
+            self.found.expected.push(size);
         }
     }
 
@@ -244,7 +259,7 @@ mod tests {
 
     fn look(mail: &str) -> Findings {
         let mut found = Findings::default();
-        inspect(mail.replace('\n', "\r\n").as_bytes(), &Deadline::far(), &mut found);
+        inspect(mail.replace('\n', "\r\n").as_bytes(), false, &Deadline::far(), &mut found);
         found
     }
 
@@ -297,6 +312,21 @@ mod tests {
             format!("Content-Type: multipart/signed; boundary=b\n\n--b\n\nhello\n--b\n{signature}--b--"),
         ] {
             assert_eq!(look(&mail), Findings::default(), "{mail}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_in_a_page_was_an_attachment() {
+        let page = |body: &str| {
+            let head = "From html-normalise\nContent-type: image/png;base64\nContent-transfer-encoding: base64\n\n";
+            format!("{head}{body}")
+        };
+        for (body, in_page, expected) in
+            [("${image.data}", true, 7), ("${image.data}", false, 6), ("imagedatax9", true, 8), ("imagedatax9#${}", true, 8)]
+        {
+            let mut found = Findings::default();
+            inspect(page(body).as_bytes(), in_page, &Deadline::far(), &mut found);
+            assert_eq!(found.expected, [expected], "{body}");
         }
     }
 

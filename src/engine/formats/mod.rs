@@ -2,7 +2,7 @@
 //!
 //! libclamav's parsers give up on much of what they do not know: a second stream of a bzip2 file, a member that a zip's directory
 //! does not list, a document that is encrypted. They call what is left clean. The functions here read just enough of a format to see
-//! that something was left out. They unpack nothing, never fail and never panic, whatever the bytes.
+//! that something was left out. They keep nothing that they unpack, never fail and never panic, whatever the bytes.
 
 mod bzip2;
 mod cab;
@@ -99,6 +99,7 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline
     }
     let deadline = &Deadline::new(deadline);
     let is_tar = matches!(kind, "CL_TYPE_POSIX_TAR" | "CL_TYPE_OLD_TAR");
+    let is_in = |kind| parent.is_some_and(|parent| parent.kind == kind);
     let is_text = kind.starts_with("CL_TYPE_TEXT_");
     match kind {
         "CL_TYPE_GZ" => gzip::inspect(bytes, deadline, &mut found),
@@ -106,13 +107,13 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline
         "CL_TYPE_XZ" => xz::inspect(bytes, deadline, &mut found),
         "CL_TYPE_MSCAB" => cab::inspect(bytes, deadline, &mut found),
         "CL_TYPE_MSOLE2" => ole2::inspect(bytes, deadline, &mut found),
-        "CL_TYPE_MAIL" => mail::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MAIL" => mail::inspect(bytes, is_in("CL_TYPE_HTML"), deadline, &mut found),
         _ if is_tar => tar::inspect(bytes, deadline, &mut found),
         _ if kind.starts_with("CL_TYPE_CPIO_") => cpio::inspect(bytes, deadline, &mut found),
         _ => {}
     }
     if is_text || kind == "CL_TYPE_BINARY_DATA" {
-        foreign::inspect(bytes, parent.is_some_and(|parent| parent.kind == "CL_TYPE_MSOLE2"), deadline, &mut found);
+        foreign::inspect(bytes, is_in("CL_TYPE_MSOLE2"), deadline, &mut found);
         encrypted::inspect(bytes, &mut found);
     }
     if is_text {

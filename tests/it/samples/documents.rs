@@ -14,17 +14,16 @@ pub fn encrypted(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encrypted").join(name)).unwrap()
 }
 
-/// A PDF with an attachment, packed as almost all are, and with the dictionary of its parameters before the name of the filter.
+/// A PDF with an attachment, packed as almost all are, and with these entries of its dictionary before the name of the filter.
 ///
-/// A single `>`, as at the end of a string in hexadecimal, makes libclamav forget the `<<` before it (`pdf.c: pdf_parseobj`).
+/// A single `>` in them, as at the end of a string in hexadecimal, makes libclamav forget the `<<` before it (`pdf.c: pdf_parseobj`).
 /// The dictionary ends too early for it then, it sees no filter, and scans the packed bytes alone. qpdf writes such files.
-pub fn pdf_with_attachment(content: &[u8], parameters: &str) -> Vec<u8> {
+pub fn pdf_with_attachment(content: &[u8], entries: &str) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).unwrap();
     let packed = encoder.finish().unwrap();
     let attachment = [
-        format!("<< /Type /EmbeddedFile /Params << {parameters} >> /Length {} /Filter /FlateDecode >>\nstream\n", packed.len())
-            .as_bytes(),
+        format!("<< {entries} /Length {} /Filter /FlateDecode >>\nstream\n", packed.len()).as_bytes(),
         &packed,
         b"\nendstream",
     ]

@@ -101,7 +101,7 @@ pub(super) fn is_base64(line: &[u8]) -> bool {
     !line.is_empty() && line.iter().all(|&byte| is_digit(byte) || byte == b'=')
 }
 
-/// The length of what libclamav makes of base64 (RFC 2045, 6.8): other characters do not count, and `=` ends it.
+/// The length of what is encoded in base64 (RFC 2045, 6.8): other characters do not count, and `=` ends it.
 #[derive(Default)]
 pub(super) struct Base64 {
     digits: u64,
@@ -113,6 +113,10 @@ pub(super) struct Base64 {
     is_signature: bool,
     /// It says to be a signature and starts like one: libclamav does not unpack those of a `multipart/signed`.
     pub(super) is_der_signature: bool,
+    /// There is a character that makes a browser refuse all of it (<https://infra.spec.whatwg.org/#forgiving-base64-decode>), before what
+    /// may be the fragment of a URL.
+    pub(super) is_refused_by_browsers: bool,
+    has_fragment: bool,
 }
 
 impl Base64 {
@@ -121,6 +125,11 @@ impl Base64 {
     }
 
     pub(super) fn line(&mut self, line: &[u8]) {
+        let fragment = memchr(b'#', line);
+        let before = line.iter().take(if self.has_fragment { 0 } else { fragment.unwrap_or(line.len()) });
+        let is_stray = |&byte: &u8| !is_digit(byte) && byte != b'=' && !byte.is_ascii_whitespace();
+        self.is_refused_by_browsers |= before.copied().any(|byte| is_stray(&byte));
+        self.has_fragment |= fragment.is_some();
         if self.ended {
             self.goes_on |= line.len() >= 60 && is_base64(line);
             return;
@@ -135,6 +144,11 @@ impl Base64 {
     }
 
     pub(super) fn size(&self) -> u64 {
+        self.digits / 4 * 3 + self.digits % 4 * 3 / 4
+    }
+
+    /// What libclamav makes of it: bits that are left over and not zero are another byte (`message.c: decode`). No encoder leaves any.
+    pub(super) fn size_with_left_over(&self) -> u64 {
         let value = match self.last {
             letter @ b'A'..=b'Z' => letter - b'A',
             letter @ b'a'..=b'z' => letter - b'a' + 26,
@@ -142,15 +156,13 @@ impl Base64 {
             b'+' => 62,
             _ => 63,
         };
-        // Bits that are left over and not zero make another byte (message.c: decode). An encoder leaves none; a text that is no base64 does,
-        // such as a placeholder in a web page's `data:` URL.
         let left_over = match self.digits % 4 {
             0 => false,
             1 => true,
             2 => value & 0x0f != 0,
             _ => value & 0x03 != 0,
         };
-        self.digits / 4 * 3 + self.digits % 4 * 3 / 4 + u64::from(left_over)
+        self.size() + u64::from(left_over)
     }
 }
 
@@ -176,16 +188,30 @@ mod tests {
             (vec!["QUJD", "RA=="], 4, false),
             (vec!["QU!JD"], 3, false),
             (vec!["QUI"], 2, false),
-            (vec!["QUJ"], 3, false),
-            (vec!["QU"], 2, false),
-            (vec!["QUJDQ"], 4, false),
-            (vec!["${image.data}"], 7, false),
             (vec!["QQ==", "____", "a footer"], 1, false),
             (vec!["QQ==", "QUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVG"], 1, true),
         ] {
             let mut base64 = Base64::default();
             lines.iter().for_each(|line| base64.line(line.as_bytes()));
             assert_eq!((base64.size(), base64.goes_on), (size, goes_on), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn left_over_bits_are_a_byte_to_libclamav() {
+        for (line, size, with_left_over, is_refused) in [
+            ("QUI", 2, 2, false),
+            ("QUJ", 2, 3, false),
+            ("QQ", 1, 1, false),
+            ("QU", 1, 2, false),
+            ("QUJDQ", 3, 4, false),
+            ("QU JD#{}", 3, 3, false),
+            ("${image.data}", 6, 7, true),
+        ] {
+            let mut base64 = Base64::default();
+            base64.line(line.as_bytes());
+            let found = (base64.size(), base64.size_with_left_over(), base64.is_refused_by_browsers);
+            assert_eq!(found, (size, with_left_over, is_refused), "{line}");
         }
     }
 }

@@ -230,7 +230,7 @@ fn end_of_reference(bytes: &[u8], end: usize) -> usize {
 pub(super) struct Reading {
     /// The filters it would apply, in order, as [`known_filter`] names them.
     pub(super) filters: Vec<&'static str>,
-    /// There is a `/Filter`: without one of [`UNPACKED`] or an attachment's mark, it then leaves the stream alone.
+    /// There is a `/Filter`: without `unpacks` or an attachment's mark, it then leaves the stream alone.
     pub(super) has_filter: bool,
     /// One of the filters that make it look into a stream, or an attachment (`pdf.c: DUMP_MASK`).
     pub(super) unpacks: bool,

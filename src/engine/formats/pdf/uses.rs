@@ -6,11 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use flate2::{Decompress, FlushDecompress, Status};
 use memchr::{memchr, memchr2};
 
 use super::Pdf;
 use super::dictionary::{Dictionary, Token, is_regular, is_space, next_token, skip_value};
+use super::zlib::inflate;
 use crate::engine::formats::deadline::Deadline;
 
 /// Entries whose value leads to what a reader saves, opens, runs or parses: files and those related to them, scripts, forms, models,
@@ -34,7 +34,7 @@ impl Uses {
         let deadline = pdf.deadline;
         let mut uses = Self { numbers: HashSet::new(), is_complete: true };
         let mut texts = Texts::default();
-        let mut unpacked = Vec::new();
+        let (mut unpacked, mut room) = (Vec::new(), MOST_UNPACKED);
         let mut from = 0;
         for object in &pdf.objects {
             let stream = pdf.stream(object);
@@ -45,10 +45,11 @@ impl Uses {
             match stream {
                 None => texts.add(object.number, pdf.bytes.get(object.value.clone()).unwrap_or_default()),
                 Some(stream) if is_object_stream(pdf, &stream.dictionary) => {
-                    let unread =
-                        MOST_UNPACKED.saturating_sub(unpacked.iter().map(|(bytes, ..): &(Vec<u8>, _, _)| bytes.len()).sum());
-                    match unpack(pdf, &stream.dictionary, pdf.bytes.get(stream.data).unwrap_or_default(), unread) {
-                        Some(objects) => unpacked.push(objects),
+                    match unpack(pdf, &stream.dictionary, pdf.bytes.get(stream.data).unwrap_or_default(), room) {
+                        Some(objects) => {
+                            room -= objects.0.len().min(room);
+                            unpacked.push(objects);
+                        }
                         None => uses.is_complete = false,
                     }
                 }
@@ -125,30 +126,11 @@ fn unpack(pdf: &Pdf, dictionary: &Dictionary, data: &[u8], most: usize) -> Optio
         return None;
     }
     let bytes = match pdf.filters(dictionary).ok()?.as_slice() {
-        [] => data.get(..data.len().min(most))?.to_vec(),
+        [] if data.len() <= most => data.to_vec(),
         ["FlateDecode"] => inflate(data, most, pdf.deadline)?,
         _ => return None,
     };
     Some((bytes, first, count))
-}
-
-fn inflate(data: &[u8], most: usize, deadline: &Deadline) -> Option<Vec<u8>> {
-    let mut stream = Decompress::new(true);
-    let mut unpacked = Vec::new();
-    loop {
-        let (read, length) = (usize::try_from(stream.total_in()).ok()?, unpacked.len());
-        unpacked.reserve(64 * 1024);
-        let status = stream.decompress_vec(data.get(read..)?, &mut unpacked, FlushDecompress::None).ok()?;
-        deadline.spend(unpacked.len() - length).ok()?;
-        if unpacked.len() > most {
-            return None;
-        }
-        match status {
-            Status::StreamEnd => return Some(unpacked),
-            _ if unpacked.len() == length && stream.total_in() == read as u64 => return None,
-            _ => {}
-        }
-    }
 }
 
 /// The numbers and the texts of the objects in an object stream (ISO 32000-1, 7.5.7). `None` unless one follows the other, each whole.
