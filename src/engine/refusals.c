@@ -54,14 +54,34 @@ static int exhausted(void)
     return errno == ENOSPC || errno == EDQUOT || errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO;
 }
 
-/* The real function behind a name; looked up at the first call, on whichever thread that is. */
-#define REAL(name)                                                                 \
-    static __typeof__(&name) found;                                                \
-    __typeof__(&name) real = __atomic_load_n(&found, __ATOMIC_ACQUIRE);            \
-    if (!real) {                                                                   \
-        real = (__typeof__(&name))dlsym(RTLD_NEXT, #name);                         \
-        __atomic_store_n(&found, real, __ATOMIC_RELEASE);                          \
-    }
+/* The functions behind the names. */
+static struct {
+    __typeof__(&open64) open64;
+    __typeof__(&write) write;
+    __typeof__(&mkdir) mkdir;
+    __typeof__(&fopen64) fopen64;
+    __typeof__(&fdopen) fdopen;
+    __typeof__(&fclose) fclose;
+    __typeof__(&dup) dup;
+    __typeof__(&opendir) opendir;
+} real;
+
+/* Looks them up while the program is loaded, before it has threads and signal handlers: dlsym takes locks. */
+__attribute__((constructor(101))) static void look_up(void)
+{
+#define LOOK_UP(name) real.name = (__typeof__(real.name))dlsym(RTLD_NEXT, #name)
+    LOOK_UP(open64);
+    LOOK_UP(write);
+    LOOK_UP(mkdir);
+    LOOK_UP(fopen64);
+    LOOK_UP(fdopen);
+    LOOK_UP(fclose);
+    LOOK_UP(dup);
+    LOOK_UP(opendir);
+}
+
+/* The constructors of libraries run before those of the executable, and may already call: the same is then looked up twice. */
+#define REAL(name) (real.name ? real.name : (look_up(), real.name))
 
 int open64(const char *path, int flags, ...)
 {
@@ -72,8 +92,7 @@ int open64(const char *path, int flags, ...)
         mode = va_arg(arguments, mode_t);
         va_end(arguments);
     }
-    REAL(open64)
-    int fd = real(path, flags, mode);
+    int fd = REAL(open64)(path, flags, mode);
     if (fd < 0 && ((flags & O_CREAT) || exhausted()))
         note("open");
     return fd;
@@ -81,8 +100,7 @@ int open64(const char *path, int flags, ...)
 
 ssize_t write(int fd, const void *bytes, size_t count)
 {
-    REAL(write)
-    ssize_t written = real(fd, bytes, count);
+    ssize_t written = REAL(write)(fd, bytes, count);
     /* Not what our own panic messages meet. */
     if (written < 0 && errno != EINTR && fd > STDERR_FILENO)
         note("write");
@@ -91,8 +109,7 @@ ssize_t write(int fd, const void *bytes, size_t count)
 
 int mkdir(const char *path, mode_t mode)
 {
-    REAL(mkdir)
-    int result = real(path, mode);
+    int result = REAL(mkdir)(path, mode);
     /* The parser of HTML makes its directory again for each script. */
     if (result < 0 && errno != EEXIST)
         note("mkdir");
@@ -101,8 +118,7 @@ int mkdir(const char *path, mode_t mode)
 
 FILE *fopen64(const char *path, const char *mode)
 {
-    REAL(fopen64)
-    FILE *file = real(path, mode);
+    FILE *file = REAL(fopen64)(path, mode);
     if (!file && (strpbrk(mode, "wa+") || exhausted()))
         note("fopen");
     return file;
@@ -110,8 +126,7 @@ FILE *fopen64(const char *path, const char *mode)
 
 FILE *fdopen(int fd, const char *mode)
 {
-    REAL(fdopen)
-    FILE *file = real(fd, mode);
+    FILE *file = REAL(fdopen)(fd, mode);
     if (!file)
         note("fdopen");
     return file;
@@ -120,11 +135,10 @@ FILE *fdopen(int fd, const char *mode)
 /* What was buffered meets the disk here, or met it before and left the error flag. */
 int fclose(FILE *file)
 {
-    REAL(fclose)
     int failed = watching && ferror(file);
     if (failed)
         errno = EIO;
-    int result = real(file);
+    int result = REAL(fclose)(file);
     if (failed || result != 0)
         note("fclose");
     return result;
@@ -132,8 +146,7 @@ int fclose(FILE *file)
 
 int dup(int fd)
 {
-    REAL(dup)
-    int result = real(fd);
+    int result = REAL(dup)(fd);
     if (result < 0)
         note("dup");
     return result;
@@ -141,8 +154,7 @@ int dup(int fd)
 
 DIR *opendir(const char *path)
 {
-    REAL(opendir)
-    DIR *dir = real(path);
+    DIR *dir = REAL(opendir)(path);
     if (!dir && exhausted())
         note("opendir");
     return dir;
