@@ -85,14 +85,12 @@ pub(super) fn register(engine: *mut clamav_sys::cl_engine) {
     }
 }
 
-/// Panics in the callback that a test has chosen.
 #[cfg(test)]
-fn panic_in_test(callback: &'static str) {
-    assert!(tests::PANIC_IN.get() != callback, "injected");
-}
+use tests::run_hook;
 
+/// What a test wants to happen in a callback.
 #[cfg(not(test))]
-fn panic_in_test(_callback: &'static str) {}
+fn run_hook(_callback: &'static str) {}
 
 /// Copies a C string, replacing what is not UTF-8; `None` for null.
 ///
@@ -113,7 +111,7 @@ unsafe fn record(context: *mut c_void, callback: &'static str, body: impl FnOnce
     // SAFETY: the caller's promise; only shared references are made, interior mutability does the rest, on one thread.
     let Some(context) = (unsafe { context.cast::<ScanContext>().as_ref() }) else { return };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        panic_in_test(callback);
+        run_hook(callback);
         body(&mut context.observations.borrow_mut());
     }));
     if outcome.is_err() {
@@ -256,7 +254,7 @@ impl Drop for Capture {
 /// libclamav's process-wide message callback: into the running scan's capture, or else into the log.
 pub(super) extern "C" fn message(severity: cl_msg, _full: *const c_char, message: *const c_char, _context: *mut c_void) {
     let outcome = catch_unwind(|| {
-        panic_in_test("message");
+        run_hook("message");
         // SAFETY: libclamav passes a NUL-terminated text that is valid during the call (others.c: MSGCODE).
         let text = unsafe { text(message) }.unwrap_or_default().trim_end().to_owned();
         // Not a match: an unknown severity must count as an error.
@@ -301,14 +299,23 @@ fn log(severity: Severity, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
+pub(super) mod tests {
+    use std::cell::RefCell;
     use std::path::Path;
 
     use crate::engine::{EICAR, EngineBuilder, Reason, Status, judge};
 
     thread_local! {
-        pub(super) static PANIC_IN: Cell<&'static str> = const { Cell::new("") };
+        static HOOK: RefCell<Box<dyn Fn(&'static str)>> = RefCell::new(Box::new(|_| ()));
+    }
+
+    /// From now on, each callback on this thread begins with `hook`, which gets its name.
+    pub(in super::super) fn set_hook(hook: impl Fn(&'static str) + 'static) {
+        HOOK.set(Box::new(hook));
+    }
+
+    pub(super) fn run_hook(callback: &'static str) {
+        HOOK.with_borrow(|hook| hook(callback));
     }
 
     #[test]
@@ -336,9 +343,9 @@ mod tests {
             ("virus_found", &infected, (Status::Infected, Some(Reason::EngineError))),
             ("file_props", &infected, (Status::Infected, Some(Reason::EngineError))),
         ] {
-            PANIC_IN.set(callback);
+            set_hook(move |running| assert!(running != callback, "injected"));
             let seen = engine.scan_bytes(bytes);
-            PANIC_IN.set("");
+            set_hook(|_| ());
             let verdict = judge(&seen);
             assert_eq!((verdict.status, verdict.reason), expected, "{callback}: {verdict:?}");
             assert_eq!(seen.failures.contains(&"a callback panicked".to_owned()), !callback.is_empty(), "{callback}: {seen:?}");

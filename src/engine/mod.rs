@@ -224,7 +224,7 @@ impl Engine {
         scan: impl FnOnce(Name, Scanned, Options, Context) -> clamav_sys::cl_error_t,
     ) -> (Observations, Vec<FrozenFile>) {
         let capture = callbacks::capture_messages();
-        let watch = refusals::watch();
+        let watch = refusals::watch(&self.scratch_dir);
         pcre_jit::gave_up();
         let context = ScanContext::new(began + self.timeout, &self.scratch_dir);
         let mut name = ptr::null();

@@ -37,7 +37,7 @@ pub struct Observations {
     pub messages: Vec<Message>,
     /// What this crate saw go wrong itself: a callback that panicked, a file that changed.
     pub failures: Vec<String>,
-    /// What the operating system refused libclamav (space, descriptors, its directory).
+    /// What the operating system refused libclamav (space, descriptors, a temporary directory that is gone).
     pub refusal: Option<String>,
     /// The scan took longer than it may.
     pub timed_out: bool,

@@ -1,9 +1,9 @@
 //! Whether this machine can scan at the moment: space, descriptors, a scratch directory.
 
-use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use super::scratch;
 
 /// Descriptors that one scan may need at once: the temporary files of each level of nesting, and some to spare.
 const DESCRIPTORS: usize = 64;
@@ -31,7 +31,7 @@ impl Fitness {
     pub fn trouble(&self) -> Option<String> {
         let dir = self.scratch_dir.display();
         let on_disk = || -> io::Result<u64> {
-            self.restore()?;
+            scratch::restore(&self.scratch_dir)?;
             // As libclamav does it: a directory for each scan, and a file in it.
             let scan = tempfile::tempdir_in(&self.scratch_dir)?;
             let mut file = tempfile::tempfile_in(scan.path())?;
@@ -49,19 +49,6 @@ impl Fitness {
             }
             Ok(_) => None,
             Err(error) => Some(format!("the scratch directory {dir} cannot be used: {error}")),
-        }
-    }
-
-    fn restore(&self) -> io::Result<()> {
-        match fs::symlink_metadata(&self.scratch_dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new().mode(0o700).create(&self.scratch_dir),
-            Err(error) => Err(error),
-            Ok(metadata) if !metadata.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
-            // In a directory for everybody, somebody else may have taken the name: private documents must not go there.
-            Ok(metadata) if metadata.uid() != rustix::process::geteuid().as_raw() => {
-                Err(io::Error::other("it is not ours any more"))
-            }
-            Ok(_) => Ok(()),
         }
     }
 }

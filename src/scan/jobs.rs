@@ -141,24 +141,12 @@ impl Jobs {
     fn watch(&self) {
         let mut state = self.lock();
         while !state.closed {
-            let now = Instant::now();
-            let mut answers = Vec::new();
-            let is_overdue = |run: &&mut Run| run.deadline(self.deadline).is_some_and(|deadline| deadline <= now);
-            for run in state.running.values_mut().filter(is_overdue) {
-                answers.extend(run.reply.take().map(|reply| (reply, Ok(run.timed_out(now)))));
-            }
-            if !answers.is_empty() {
-                let overdue = self.overdue_in(&state);
+            if let Some(overdue) = self.answer_overdue(&mut state) {
+                // Without the lock: every scan thread needs it, and whoever reads the log may be slow.
+                drop(state);
                 tracing::error!(overdue, threads = self.threads, "a scan does not come back; its thread is lost until it does");
-                self.overdue.send_replace(overdue);
-                if overdue == self.threads {
-                    let waiting = std::mem::take(&mut state.waiting);
-                    answers.extend(waiting.into_values().map(|job| (job.reply, Err(ScanError::Stuck))));
-                }
-            }
-            // Last: whoever hears of it finds everything else as it is now.
-            for (reply, answer) in answers {
-                let _ = reply.send(answer);
+                state = self.lock();
+                continue;
             }
             let next = state.running.values().filter_map(|run| run.deadline(self.deadline)).min();
             state = match next {
@@ -169,6 +157,31 @@ impl Jobs {
                 None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+
+    /// Answers the jobs that are overdue by now, and those that wait if no thread is left for them. Gives the number of lost threads
+    /// if it is new.
+    fn answer_overdue(&self, state: &mut State) -> Option<usize> {
+        let now = Instant::now();
+        let mut answers = Vec::new();
+        let is_overdue = |run: &&mut Run| run.deadline(self.deadline).is_some_and(|deadline| deadline <= now);
+        for run in state.running.values_mut().filter(is_overdue) {
+            answers.extend(run.reply.take().map(|reply| (reply, Ok(run.timed_out(now)))));
+        }
+        if answers.is_empty() {
+            return None;
+        }
+        let overdue = self.overdue_in(state);
+        self.overdue.send_replace(overdue);
+        if overdue == self.threads {
+            let waiting = std::mem::take(&mut state.waiting);
+            answers.extend(waiting.into_values().map(|job| (job.reply, Err(ScanError::Stuck))));
+        }
+        // Last: whoever hears of it finds everything else as it is now.
+        for (reply, answer) in answers {
+            let _ = reply.send(answer);
+        }
+        Some(overdue)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,5 +215,66 @@ impl Drop for Watch {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::sync::Semaphore;
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+    use crate::engine::Definitions;
+
+    /// A log that looks whether the jobs can be reached while it is written.
+    struct Log {
+        jobs: Arc<Jobs>,
+        could_be_reached: mpsc::Sender<bool>,
+    }
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, _: &Event<'_>) {
+            let _ = self.could_be_reached.send(self.jobs.state.try_lock().is_ok());
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn a_slow_log_held_up_every_scan() {
+        let jobs = Arc::new(Jobs {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            threads: 1,
+            deadline: Duration::ZERO,
+            overdue: watch::Sender::new(0),
+        });
+        let (reply, mut answer) = oneshot::channel();
+        let id = jobs.submit(reply, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()).unwrap();
+        let definitions = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
+        assert!(jobs.begin(id, Current { definitions: Arc::new(definitions), options_digest: "o".into() }));
+        jobs.read(id, "digest".to_owned(), 20);
+
+        let (sender, could_be_reached) = mpsc::channel();
+        let log = Log { jobs: Arc::clone(&jobs), could_be_reached: sender };
+        let could_be_reached = std::thread::scope(|scope| {
+            scope.spawn(|| tracing::subscriber::with_default(log, || jobs.watch()));
+            let first = could_be_reached.recv();
+            jobs.lock().closed = true;
+            jobs.wake.notify_all();
+            first
+        });
+        assert_eq!(could_be_reached, Ok(true));
+        assert_eq!(answer.try_recv().unwrap().unwrap().verdict.reason, Some(Reason::TimedOut));
     }
 }

@@ -1,15 +1,20 @@
 //! The directory for libclamav's temporary files, private to this process and cleaned up after a crash.
 
-use std::fs::{self, File, Permissions};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
 const PREFIX: &str = "clamgate-scratch-";
 const LOCK: &str = "lock";
+
+/// The locks of directories that were made again, until the process ends: there may still be scans then that use them.
+static RESTORED: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
 
 /// A private directory that is removed when it is dropped, or, after a crash, by the next process that starts.
 #[derive(Debug)]
@@ -28,11 +33,7 @@ impl Scratch {
     pub fn create(parent: &Path) -> io::Result<Self> {
         sweep(parent)?;
         let dir = tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)?;
-        // Locked before it gets its name: another process's sweep must never see it without our lock.
-        let unnamed = dir.path().join("lock.new");
-        let lock = File::create(&unnamed)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        fs::rename(unnamed, dir.path().join(LOCK))?;
+        let lock = lock(dir.path())?;
         Ok(Self { dir, _lock: lock })
     }
 
@@ -41,6 +42,41 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
+}
+
+/// Makes what is gone of a scratch directory again: cleaners of temporary directories take old files. A directory that has not our
+/// kind of name gets no lock.
+///
+/// # Errors
+///
+/// When it cannot be made, or when something else has taken its place.
+pub(super) fn restore(path: &Path) -> io::Result<()> {
+    let mut restored = RESTORED.lock().unwrap_or_else(PoisonError::into_inner);
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new().mode(0o700).create(path)?,
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+        // In a directory for everybody, somebody else may have taken the name: private documents must not go there.
+        Ok(metadata) if metadata.uid() != rustix::process::geteuid().as_raw() => {
+            return Err(io::Error::other("it is not ours any more"));
+        }
+        Ok(_) => {}
+    }
+    let is_ours = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    if is_ours && !path.join(LOCK).try_exists()? {
+        restored.insert(path.to_owned(), lock(path)?);
+    }
+    Ok(())
+}
+
+/// Makes the lock of a directory, and takes it.
+fn lock(dir: &Path) -> io::Result<File> {
+    // Locked before it gets its name: another process's sweep must never see it without our lock.
+    let unnamed = dir.join("lock.new");
+    let lock = File::create(&unnamed)?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    fs::rename(unnamed, dir.join(LOCK))?;
+    Ok(lock)
 }
 
 /// Removes abandoned scratch directories: ours by name and owner, with a lock that nobody holds.
@@ -104,5 +140,41 @@ mod tests {
         let path = new.path().to_owned();
         drop(new);
         assert!(!path.exists());
+    }
+
+    /// Made again without its lock, it was left behind for ever by a crash.
+    #[test]
+    fn what_was_made_again_is_kept_while_the_process_lives_and_removed_after_a_crash() {
+        let parent = tempfile::tempdir().unwrap();
+        let sweep = || drop(Scratch::create(parent.path()).unwrap());
+        let scratch = Scratch::create(parent.path()).unwrap();
+        let path = scratch.path().to_owned();
+        for vanish in [|path: &Path| fs::remove_dir_all(path), |path: &Path| fs::remove_file(path.join(LOCK))] {
+            vanish(&path).unwrap();
+            restore(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+            sweep();
+            assert!(path.exists());
+
+            // A crash: the kernel takes the lock back.
+            RESTORED.lock().unwrap().remove(&path).unwrap();
+            sweep();
+            assert!(!path.exists());
+            restore(&path).unwrap();
+        }
+        drop(scratch);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_whole_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(parent.path()).unwrap();
+        let lock = || fs::metadata(scratch.path().join(LOCK)).unwrap().ino();
+        let before = lock();
+        restore(scratch.path()).unwrap();
+        assert_eq!(lock(), before);
+        restore(parent.path()).unwrap();
+        assert!(!parent.path().join(LOCK).exists(), "a directory of somebody else's");
     }
 }

@@ -1,4 +1,4 @@
-//! The operator's page says what the code does.
+//! What is written down is so.
 
 use std::fmt::Write;
 use std::fs;
@@ -41,4 +41,16 @@ fn the_page_on_verdicts_has_the_table_of_the_code() {
         return;
     }
     assert_eq!(found, table(), "run UPDATE_DOCS=1 cargo test --test it docs::");
+}
+
+#[test]
+fn the_sources_of_all_test_data_are_told() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for (dir, mark) in [(data.clone(), "/`"), (data.join("encrypted"), "`")] {
+        let readme = fs::read_to_string(dir.join("README.md")).unwrap();
+        for entry in fs::read_dir(&dir).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(name == "README.md" || readme.contains(&format!("`{name}{mark}")), "{name} is not in {}", dir.display());
+        }
+    }
 }

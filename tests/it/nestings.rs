@@ -24,8 +24,15 @@ fn status(engine: &Engine, bytes: &[u8]) -> Status {
     judge(&engine.scan_bytes(bytes)).status
 }
 
+/// 64 cases, unless `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 64 };
+    ProptestConfig { cases, failure_persistence: None, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn within_the_limits_malware_is_found_and_the_harmless_is_clean(
