@@ -5,7 +5,7 @@
 use std::fmt::Display;
 
 use crate::queue::{EventError, Message};
-use crate::report::ScanReport;
+use crate::report::{ScanReport, Target};
 use crate::s3::{ObjectId, S3Error};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
@@ -53,6 +53,38 @@ pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last
 pub fn report_lost(id: &ObjectId, error: &dyn Display) {
     let error = error.to_string();
     tracing::error!(bucket = id.bucket.as_str(), key = id.key.as_str(), error = error.as_str(), "report not delivered");
+}
+
+/// A stream or file that could not be scanned; its sender was told.
+pub fn stream_failed(via: &'static str, name: &str, error: &dyn Display) {
+    let error = error.to_string();
+    tracing::warn!(via, name, error = error.as_str(), "stream not scanned");
+}
+
+/// A stream or file that a client brought `via` a way in, and that is done: the one line about it. `report` is the whole report as JSON.
+pub fn stream_scanned(via: &'static str, report: &ScanReport) {
+    let json = serde_json::to_string(report).unwrap_or_default();
+    let status = report.status.to_string();
+    let reason = report.reason.map(|reason| reason.to_string());
+    let (name, size) = match &report.target {
+        Target::S3 { key, size, .. } => (key, *size),
+        Target::File { path, size } => (path, *size),
+        Target::Stream { name, size } => (name, *size),
+    };
+    let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
+    tracing::info!(
+        via,
+        name = name.as_str(),
+        size,
+        status = status.as_str(),
+        reason = reason.as_deref(),
+        signatures = report.signatures.join(" ").as_str(),
+        fetch_ms = ms(report.timings_ms.fetch),
+        scan_ms = ms(report.timings_ms.scan),
+        total_ms = ms(report.timings_ms.total),
+        report = json.as_str(),
+        "stream scanned"
+    );
 }
 
 /// An object that is done: the one line about it. `report` is the whole report as JSON.
