@@ -36,6 +36,8 @@ pub enum Frame<'a> {
         /// How it was sent.
         style: Style,
     },
+    /// So many bytes of a stream come next, or so the client claims.
+    Chunk(u32),
     /// A piece of a stream, not empty.
     Data(&'a [u8]),
     /// The end of a stream.
@@ -94,7 +96,7 @@ impl Frames {
                     }
                     length => {
                         self.0 = Mode::Chunk(length);
-                        self.next(input)
+                        Ok(Some(Frame::Chunk(length)))
                     }
                 }
             }
@@ -198,7 +200,9 @@ mod tests {
         let input = b"zINSTREAM\0\0\0\0\x03abc\0\0\0\x01d\0\0\0\0zFILDES\0xzPING\0";
         let expected = [
             command(b"INSTREAM", Style::Null),
+            Frame::Chunk(3),
             Frame::Data(b"abc"),
+            Frame::Chunk(1),
             Frame::Data(b"d"),
             Frame::EndOfStream,
             command(b"FILDES", Style::Null),
@@ -206,7 +210,8 @@ mod tests {
             command(b"PING", Style::Null),
         ];
         assert_eq!(frames(input), (expected.into(), &b""[..]));
-        assert_eq!(frames(b"zINSTREAM\0\xff\xff\xff\xffab").0[1..], [Frame::Data(b"ab")], "what is there, whatever is claimed");
+        let claimed = [Frame::Chunk(u32::MAX), Frame::Data(b"ab")];
+        assert_eq!(frames(b"zINSTREAM\0\xff\xff\xff\xffab").0[1..], claimed, "what is there, whatever is claimed");
         assert_eq!(frames(b"zINSTREAM\0\0\0\0"), (vec![expected[0]], &b"\0\0\0"[..]));
     }
 

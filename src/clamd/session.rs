@@ -225,8 +225,7 @@ impl Session {
                 return Ok(command);
             }
             if !self.descriptors.is_empty() {
-                self.socket.write(b"PROTOCOL ERROR: ancillary data sent without FILDES. ERROR\n").await?;
-                return Err(End::Refused);
+                self.stray_descriptor().await?;
             }
             let busy = !self.under_way.is_empty();
             let patience = if self.next_id.is_some() && left == 0 { idle_timeout } else { read_timeout };
@@ -263,6 +262,12 @@ impl Session {
         }
     }
 
+    /// Nothing asked for the descriptors that have come. They are closed with the session.
+    async fn stray_descriptor(&self) -> Result<(), End> {
+        self.socket.write(b"PROTOCOL ERROR: ancillary data sent without FILDES. ERROR\n").await?;
+        Err(End::Refused)
+    }
+
     /// Does a command's work: now, or, in a session, beside the commands that follow.
     async fn see_to(&mut self, work: impl Future<Output = io::Result<()>> + Send + 'static) -> Result<(), End> {
         if self.next_id.is_none() {
@@ -288,11 +293,21 @@ impl Session {
             }
         };
         loop {
+            if !self.descriptors.is_empty() {
+                return self.stray_descriptor().await;
+            }
             let mut rest = self.input.rest();
             let frame = self.frames.next(&mut rest);
             let left = rest.len();
             let mut more = false;
             match frame {
+                // As clamd does it: what will be too long is refused before it comes.
+                Ok(Some(Frame::Chunk(length))) => {
+                    let limit = self.server.intake.max_file_size_bytes;
+                    if let Some(taken) = upload.take_if(|taken| taken.size().saturating_add(length.into()) > limit) {
+                        refused = Some(refuse(&self.server, Some(taken), &IntakeError::TooLarge(limit), &reply).await?);
+                    }
+                }
                 Ok(Some(Frame::Data(bytes))) => {
                     if let Some(mut taken) = upload.take() {
                         match taken.write(bytes) {
