@@ -1,5 +1,6 @@
 //! SCAN and its relatives: files and directories that a client names.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -35,6 +36,7 @@ enum Found {
 ///
 /// When the client has gone.
 pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply) -> io::Result<()> {
+    let path = without_slash(path);
     let name = path.as_os_str().as_bytes();
     if !server.config.allow_paths_over_tcp && !reply.socket.is_local() {
         return reply.answer(name, &Answer::error("Paths are not taken over TCP; send the file with INSTREAM.")).await;
@@ -73,6 +75,17 @@ pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply
         Ok(()) => Ok(()),
         Err(_) => reply.answer(name, &Answer::error("The walk failed.")).await,
     }
+}
+
+/// The path as clamd's replies have it (`cli_ftw`).
+fn without_slash(path: &Path) -> &Path {
+    let mut bytes = path.as_os_str().as_bytes();
+    while let [rest @ .., b'/'] = bytes
+        && !rest.is_empty()
+    {
+        bytes = rest;
+    }
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 async fn scan_one(server: &Server, found: Found) -> (PathBuf, Answer) {

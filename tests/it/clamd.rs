@@ -470,13 +470,13 @@ async fn when_there_is_no_room() {
 
 #[tokio::test]
 async fn memory_does_not_grow_with_what_is_claimed() {
-    let limit = (1_u64 << 31) - 1;
-    let service = start(&[("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", &limit.to_string())]).await;
+    let limit = "2147483645";
+    let service = start(&[("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", limit)]).await;
     let before = service.resident_kib();
     let mut clients = Vec::new();
     for _ in 0..150 {
         let mut client = connect(&socket(&service));
-        client.write_all(b"zINSTREAM\0\x7f\xff\xff\xff").unwrap();
+        client.write_all(b"zINSTREAM\0\x7f\xff\xff\x00").unwrap();
         client.write_all(&[b'a'; 1000]).unwrap();
         clients.push(client);
     }
@@ -567,12 +567,12 @@ async fn shutdown_when_allowed() {
 
 #[tokio::test]
 async fn at_the_end_what_is_under_way_is_finished() {
-    let mut service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "600")]).await;
+    let mut service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "600"), ("CLAMGATE_SERVICE__GRACE_SECS", "100")]).await;
     let path = socket(&service);
     let idle = connect(&path);
     let mut session = connect(&path);
     let mut slow = connect(&path);
-    session.write_all(&[b"zIDSESSION\0".to_vec(), instream(&samples::slow(40))].concat()).unwrap();
+    session.write_all(&[b"zIDSESSION\0".to_vec(), instream(&samples::slow(8))].concat()).unwrap();
     let stream = instream(&eicar());
     slow.write_all(&stream[..40]).unwrap();
     wait::until("a scan under way", || async { service.health().await.filter(|health| health.scans > 0) }).await;
