@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes seeds/: small real containers of many kinds, one example of each message that S3 sends,
-and conversations of clamd's clients.
+"""Writes seeds/: small real containers of many kinds, examples of each message that can be on the queue, and conversations of
+clamd's clients.
 
 Python's standard library is enough, and the files are the same every time. The names of the engine's seeds say what becomes of
 them with tests/data/signatures: `infected-…` holds EICAR, `clean-…` is harmless, `unscannable-…` cannot be read to its end.
@@ -319,6 +319,16 @@ def events():
     def body(*records):
         return json.dumps({"Records": records}).encode()
 
+    def wrapped(message):
+        return json.dumps({"Type": "Notification", "Message": message.decode()}).encode()
+
+    def bridged(kind, item, **more):
+        return json.dumps({"source": "aws.s3", "detail-type": kind,
+                           "detail": {"bucket": {"name": "b"}, "object": item, **more}}).encode()
+
+    def job(*objects):
+        return json.dumps({"schema": "clamgate.job/1", "objects": objects}).encode()
+
     created = entry("uploads", "photos/a picture+1.jpg")
     removed = entry("uploads", "old.txt", "ObjectRemoved:Delete")
     short = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}
@@ -338,9 +348,26 @@ def events():
         "tagged": body(entry("uploads", "a", "ObjectTagging:Put")),
         "test-event": json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}).encode(),
         "no-records": body(),
-        "wrapped": json.dumps({"Type": "Notification", "Message": body(short).decode()}).encode(),
-        "event-bridge": json.dumps({"source": "aws.s3", "detail-type": "Object Created",
-                                    "detail": {"bucket": {"name": "b"}, "object": {"key": "k"}}}).encode(),
+        "wrapped": wrapped(body(short)),
+        "wrapped-twice": wrapped(wrapped(body(short))),
+        "wrapped-thrice": wrapped(wrapped(wrapped(body(short)))),
+        "wrapped-job": wrapped(job({"bucket": "b", "key": "a b+c"})),
+        "confirmation": json.dumps({"Type": "SubscriptionConfirmation", "Token": "t", "TopicArn": "arn:aws:sns:eu-central-1:1:t",
+                                    "SubscribeURL": "https://sns.example/"}).encode(),
+        "event-bridge": bridged("Object Created", {"key": "k"}),
+        "event-bridge-full": bridged("Object Created", {"key": "a b+%2B", "size": 5, "etag": "b1946ac92492d2347c6235b4d2611184",
+                                                        "version-id": "IYV3p45BT0ac8hjHg1houSdS1a.Mro8e",
+                                                        "sequencer": "617f08299329d189"}, reason="PutObject"),
+        "event-bridge-restored": bridged("Object Restore Completed", {"key": "k", "version-id": "null", "etag": "e"}),
+        "event-bridge-deleted": bridged("Object Deleted", {"key": "k"}),
+        "event-bridge-tagged": bridged("Object Tags Added", {"key": "k"}),
+        "bucketav": json.dumps({"objects": [{"bucket": "b", "key": "k"}, {"bucket": "b", "key": "k", "version": "v",
+                                             "trace_id": "t", "custom_data": "anything"}]}).encode(),
+        "job": job({"bucket": "b", "key": "k"}),
+        "job-full": job({"bucket": "b", "key": "é", "version_id": "v", "etag": "e", "size": 9, "trace_id": "t",
+                         "custom": {"a": [1, None, {"b": "c"}]}}),
+        "job-unknown-field": job({"bucket": "b", "key": "k", "version": "v"}),
+        "several-kinds": json.dumps({"Records": [], "objects": []}).encode(),
         "not-json": b"hello",
     }
 

@@ -26,11 +26,13 @@
 //! | [`engine`] | libclamav made safe: load, scan, observations, verdict. All `unsafe` is here. |
 //! | [`scan`] | a pool of scan threads, inputs within a memory budget, warm reloads |
 //! | `config` | the configuration, merged from file, environment and flags |
+//! | `filter` | which objects of the queue are scanned at all |
 //! | `queue`, `object`, `action`, `report` | where work comes from, where objects come from, what is done with them, who is told; none of them knows another |
 //! | `pipeline` | joins those four with `scan` |
 //! | `intake` | streams and files that clients bring, within the same budget |
 //! | `service` | what all ways into the service share |
 //! | `http`, `clamd` | the HTTP API, and clamd's protocol |
+//! | `enqueue` | puts objects that exist already on the queue |
 //! | `definitions` | runs freshclam, watches the database, reloads |
 //! | `cli` | one subcommand a file |
 //!
@@ -57,11 +59,17 @@ pub mod config;
 pub mod definitions;
 pub mod engine;
 #[cfg(feature = "service")]
+pub mod enqueue;
+#[cfg(feature = "service")]
+pub mod filter;
+#[cfg(feature = "service")]
 pub mod health;
 #[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
 pub mod intake;
+#[cfg(feature = "events")]
+mod key;
 #[cfg(feature = "service")]
 pub mod object;
 #[cfg(feature = "service")]

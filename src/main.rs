@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::Serve => cli::serve::run(config),
         Command::Scan(arguments) => cli::scan::run(&config, arguments),
+        Command::Enqueue(arguments) => cli::enqueue::run(&config, arguments),
         Command::CheckConfig => cli::check_config::run(&config),
         Command::Health => cli::health::run(&config),
     }

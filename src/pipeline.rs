@@ -61,9 +61,10 @@ impl<S: ObjectStore> Pipeline<S> {
     /// Works on one record and logs how it ended; true when it is done.
     async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
-        let mut work = Work::new(&event, delivery, Mode::Act);
+        let mut work = Work::new(&event, delivery, Mode::Filter);
         match self.objects.carry_on(&mut work).await {
             Ok(Done::Reported(report)) => events::object_scanned(&work.id, &report),
+            Ok(Done::Skipped(rule)) => events::object_skipped(&work.id, &rule),
             Ok(Done::Gone(error)) => events::object_gone(&work.id, &error),
             Err(error) => {
                 if error.is_trouble() {

@@ -131,6 +131,23 @@ macro_rules! info_from {
 info_from!(GetObjectOutput);
 info_from!(HeadObjectOutput);
 
+/// The object's tags, name and value.
+///
+/// # Errors
+///
+/// [`S3Error`]
+pub async fn tags(client: &Client, id: &ObjectId) -> Result<Vec<(String, String)>, S3Error> {
+    let output = client
+        .get_object_tagging()
+        .bucket(&id.bucket)
+        .key(&id.key)
+        .set_version_id(id.version_id.clone())
+        .send()
+        .await
+        .map_err(|error| S3Error::new("GetObjectTagging", &id.bucket, &id.key, &error))?;
+    Ok(output.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
+}
+
 /// Looks an object up: that version, or that ETag.
 ///
 /// # Errors

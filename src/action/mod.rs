@@ -3,6 +3,7 @@
 //! Every change names the version that was scanned, or is made on the condition that the ETag still is the scanned one. Every
 //! step can be done twice without a second effect. Nothing here knows where the verdict came from or who is told.
 
+mod definitions;
 mod destinations;
 mod policy;
 mod relocate;
@@ -10,7 +11,9 @@ mod tag;
 
 use aws_sdk_s3::Client;
 
+pub use definitions::ScannedWith;
 pub use policy::{Kind, Move, Plan, plan};
+pub(crate) use tag::Pairs as Tags;
 
 use crate::config::{ActionsConfig, Location};
 use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
@@ -150,6 +153,21 @@ impl Actions {
         Ok(applied)
     }
 
+    /// Tags an object that is not scanned, unless it carries a verdict.
+    ///
+    /// # Errors
+    ///
+    /// [`ActionError`], as for [`Actions::apply`].
+    pub async fn skip(&self, object: &Scanned<'_>, why: &str) -> Result<(), ActionError> {
+        let status = format!("{}status", self.config.tag_prefix);
+        let found = s3::tags(&self.client, object.id).await?;
+        if found.iter().all(|(name, _)| *name != status) {
+            let tags = policy::skipped_tags(&self.config.tag_prefix, why);
+            tag::apply(&self.client, object, &tags, &self.config.tag_prefix).await?;
+        }
+        Ok(())
+    }
+
     /// Removes the original, if the object was copied to its destination. One that S3 does not let us remove (Object Lock, a
     /// missing permission) is tagged with the verdict at least.
     ///
@@ -199,7 +217,7 @@ impl Actions {
     }
 
     async fn copy(&self, object: &Scanned<'_>, to: &Move, ours: &tag::Pairs) -> Result<(), S3Error> {
-        let (tags, _) = tag::merge(&tag::of(&self.client, object.id).await?, ours, &self.config.tag_prefix);
+        let (tags, _) = tag::merge(&s3::tags(&self.client, object.id).await?, ours, &self.config.tag_prefix);
         let looked_up;
         let info = match object.info {
             Some(info) => info,
@@ -223,7 +241,7 @@ impl Actions {
     /// The tags of what is at the destination; none if nothing is, or if we may not look.
     async fn tags_at(&self, to: &Move) -> Result<tag::Pairs, S3Error> {
         let id = ObjectId { bucket: to.bucket.clone(), key: to.key.clone(), version_id: None, etag: None };
-        match tag::of(&self.client, &id).await {
+        match s3::tags(&self.client, &id).await {
             Err(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Denied | S3ErrorKind::Permanent, .. }) => Ok(Vec::new()),
             tags => tags,
         }

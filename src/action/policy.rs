@@ -1,7 +1,8 @@
 //! From a verdict to a plan. Pure: nothing here talks to S3.
 
+use super::ScannedWith;
 use crate::config::{ActionsConfig, Disposal};
-use crate::engine::{Reason, Status, Verdict};
+use crate::engine::{Definitions, Reason, Status, Verdict};
 use crate::s3::ObjectId;
 
 /// What is to be done with one object.
@@ -49,7 +50,7 @@ const LONGEST_VALUE: usize = 256;
 
 /// What the configuration wants done after this verdict.
 #[must_use]
-pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &str) -> Plan {
+pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Plan {
     let disposal = match verdict.status {
         Status::Clean => Disposal::Promote,
         Status::Infected => Disposal::Quarantine,
@@ -64,7 +65,7 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
         Disposal::Leave => (Kind::Quarantine, &None),
     };
     Plan {
-        tags: if config.tag { tags(&config.tag_prefix, verdict, scan_id) } else { Vec::new() },
+        tags: if config.tag { tags(&config.tag_prefix, verdict, scan_id, with) } else { Vec::new() },
         destination: location
             .as_ref()
             .map(|location| Move { kind, bucket: location.bucket.clone(), key: format!("{}{}", location.prefix, id.key) })
@@ -73,7 +74,7 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
     }
 }
 
-fn tags(prefix: &str, verdict: &Verdict, scan_id: &str) -> Vec<(String, String)> {
+fn tags(prefix: &str, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Vec<(String, String)> {
     let mut tags = vec![(format!("{prefix}status"), verdict.status.to_string())];
     let detail = if verdict.signatures.is_empty() {
         match (verdict.reason, &verdict.detail) {
@@ -89,7 +90,17 @@ fn tags(prefix: &str, verdict: &Verdict, scan_id: &str) -> Vec<(String, String)>
         tags.push((format!("{prefix}detail"), tag_value(&detail)));
     }
     tags.push((format!("{prefix}scan-id"), scan_id.to_owned()));
+    // What failed was not scanned with anything.
+    if verdict.status != Status::Failed {
+        let with = ScannedWith::new(with.version, &with.fingerprint);
+        tags.push((ScannedWith::tag_name(prefix), with.to_string()));
+    }
     tags
+}
+
+/// The tags of an object that is not scanned.
+pub(super) fn skipped_tags(prefix: &str, why: &str) -> Vec<(String, String)> {
+    vec![(format!("{prefix}status"), "SKIPPED".to_owned()), (format!("{prefix}detail"), tag_value(why))]
 }
 
 /// A text in the alphabet that all AWS services take in tag values, and no longer than S3 takes
@@ -126,6 +137,7 @@ mod tests {
         let id = ObjectId { bucket: "up".into(), key: "a/k".into(), version_id: None, etag: Some("e".into()) };
         let leave = ActionsConfig { suspicious: Disposal::Leave, unscannable: Disposal::Promote, ..config() };
         let encrypted = verdict(Status::Unscannable, &[], Some(Reason::Encrypted), Some("salary.xlsx"));
+        let with = Definitions { version: 27500, built_at: None, signatures: 1, fingerprint: "0123456789abcdef0123".into() };
         for (config, verdict, place, detail) in [
             (config(), verdict(Status::Clean, &[], None, None), Some("promote clean/in/a/k"), None),
             (config(), verdict(Status::Infected, &["A", "B{1}"], None, None), Some("quarantine bad/a/k"), Some("A B_1_")),
@@ -147,16 +159,18 @@ mod tests {
             ),
             (config(), verdict(Status::Failed, &[], None, None), None, None),
         ] {
-            let plan = plan(&config, &id, &verdict, "id");
+            let plan = plan(&config, &id, &verdict, "id", &with);
             let found = plan.destination.map(|to| format!("{} {}/{}", to.kind.name(), to.bucket, to.key));
             assert_eq!(found.as_deref(), place, "{verdict:?}");
             let tag = |name: &str| plan.tags.iter().find(|(tag, _)| tag == name).map(|(_, value)| value.as_str());
             assert_eq!(tag("clamgate-status"), Some(verdict.status.to_string().as_str()));
             assert_eq!(tag("clamgate-detail"), detail);
             assert_eq!(tag("clamgate-scan-id"), Some("id"));
+            let is_known = verdict.status != Status::Failed;
+            assert_eq!(tag("clamgate-definitions"), is_known.then_some("27500 0123456789abcdef"));
         }
         let silent = ActionsConfig { tag: false, ..config() };
-        assert!(plan(&silent, &id, &verdict(Status::Clean, &[], None, None), "id").tags.is_empty());
+        assert!(plan(&silent, &id, &verdict(Status::Clean, &[], None, None), "id", &with).tags.is_empty());
     }
 
     #[test]

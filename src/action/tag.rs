@@ -11,7 +11,7 @@ use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 const MOST_TAGS: usize = 10;
 
 /// Name and value.
-pub(super) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<(String, String)>;
 
 /// Writes the tags beside those that the object has, to the version that was scanned, and says how many found room.
 ///
@@ -21,7 +21,7 @@ pub(super) type Pairs = Vec<(String, String)>;
 pub(super) async fn apply(client: &Client, object: &Scanned<'_>, tags: &Pairs, prefix: &str) -> Result<usize, S3Error> {
     let id = object.id;
     if id.version_id.is_some() {
-        let (merged, fit) = merge(&of(client, id).await?, tags, prefix);
+        let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);
         put(client, id, &merged).await?;
         return Ok(fit);
     }
@@ -31,7 +31,7 @@ pub(super) async fn apply(client: &Client, object: &Scanned<'_>, tags: &Pairs, p
         }
         return Err(error);
     }
-    let (merged, fit) = merge(&of(client, id).await?, tags, prefix);
+    let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);
     put(client, id, &merged).await?;
     if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced {
@@ -53,22 +53,10 @@ pub(super) fn merge(own: &Pairs, ours: &Pairs, prefix: &str) -> (Pairs, usize) {
 /// The tags without those that a scan wrote.
 fn without(tags: &Pairs, prefix: &str) -> Pairs {
     let is_ours = |name: &str| {
-        name.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "sequencer"))
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "definitions" | "sequencer"))
     };
     tags.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
-}
-
-/// The object's tags.
-pub(super) async fn of(client: &Client, id: &ObjectId) -> Result<Pairs, S3Error> {
-    let output = client
-        .get_object_tagging()
-        .bucket(&id.bucket)
-        .key(&id.key)
-        .set_version_id(id.version_id.clone())
-        .send()
-        .await
-        .map_err(|error| S3Error::new("GetObjectTagging", &id.bucket, &id.key, &error))?;
-    Ok(output.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
 }
 
 /// Replaces the object's tags.
@@ -129,7 +117,7 @@ async fn listed_unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error>
 /// Removes our tags from an object that replaced the scanned one, unless a scan of its own has tagged it since.
 async fn take_back(client: &Client, id: &ObjectId, tags: &Pairs, prefix: &str) -> Result<(), S3Error> {
     tracing::info!(bucket = id.bucket, key = id.key, "replaced while it was tagged: taking the tags back");
-    let found = match of(client, id).await {
+    let found = match s3::tags(client, id).await {
         Err(S3Error { kind: S3ErrorKind::Gone, .. }) => return Ok(()),
         found => found?,
     };
@@ -153,7 +141,8 @@ mod tests {
 
     #[test]
     fn own_tags_stay_and_earlier_verdicts_go() {
-        let own = pairs(&[("team", "a b"), ("p-status", "CLEAN"), ("p-detail", "x"), ("p-other", "kept")]);
+        let own =
+            pairs(&[("team", "a b"), ("p-status", "CLEAN"), ("p-detail", "x"), ("p-definitions", "1 a"), ("p-other", "kept")]);
         let (merged, fit) = merge(&own, &pairs(&[("p-status", "INFECTED"), ("p-scan-id", "1")]), "p-");
         assert_eq!(merged, pairs(&[("team", "a b"), ("p-other", "kept"), ("p-status", "INFECTED"), ("p-scan-id", "1")]));
         assert_eq!(fit, 2);

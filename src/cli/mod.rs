@@ -1,6 +1,7 @@
 //! The command line. Data goes to standard output, everything else to standard error.
 
 pub mod check_config;
+pub mod enqueue;
 pub mod health;
 pub mod scan;
 pub mod serve;
@@ -8,12 +9,18 @@ pub mod serve;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::action::Actions;
 use crate::config::{self, Config, LogFormat, Overrides};
 use crate::engine::{Canary, EngineBuilder};
+use crate::intake::Intake;
+use crate::object::S3Store;
+use crate::pipeline::Objects;
+use crate::report::{Sink, SqsSink};
 use crate::telemetry::logs;
 
 /// All is well.
@@ -54,8 +61,10 @@ pub struct Cli {
 pub enum Command {
     /// Scan what a queue of S3 events says, until told to stop.
     Serve,
-    /// Scan files, directories or standard input.
+    /// Scan files, directories, standard input, or objects in S3.
     Scan(scan::Arguments),
+    /// Put objects that exist already on the queue.
+    Enqueue(enqueue::Arguments),
     /// Print the configuration in effect.
     CheckConfig,
     /// Ask the service on this machine whether it is ready.
@@ -107,6 +116,22 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
     logs::init(&log).map_err(|error| usage(&error))?;
     raise_descriptor_limit();
     Ok(config)
+}
+
+/// What works on objects, as configured, within the intake's budget.
+fn objects_of(config: &Config, intake: &Intake, s3: aws_sdk_s3::Client, sqs: &aws_sdk_sqs::Client) -> Objects<S3Store> {
+    let sink = config.report.queue_url.clone().map(|url| Box::new(SqsSink::new(sqs.clone(), url)) as Box<dyn Sink>);
+    Objects {
+        store: S3Store::new(s3.clone()),
+        pool: Arc::clone(&intake.pool),
+        budget: intake.budget.clone(),
+        actions: Actions::new(s3, config.actions.clone()),
+        policy: config.actions.clone(),
+        filters: config.queue.filters.clone(),
+        sinks: sink.into_iter().collect(),
+        scratch_dir: intake.scratch_dir.clone(),
+        max_file_size_bytes: intake.max_file_size_bytes,
+    }
 }
 
 /// Says what is wrong with the usage.

@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, OK, USAGE, engine_builder};
-use crate::action::Actions;
+use super::{FAILED, OK, USAGE, engine_builder, objects_of};
 use crate::aws;
 use crate::clamd;
 use crate::config::Config;
@@ -22,13 +21,16 @@ use crate::intake::Intake;
 use crate::object::S3Store;
 use crate::pipeline::{Objects, Pipeline};
 use crate::queue::{Consumer, SqsQueue};
-use crate::report::{Sink, SqsSink};
 use crate::scan::{Backend, Budget, Fitness, Pool, Scratch, Warm};
 use crate::service::{Parts, Service};
 use crate::shutdown::{Shutdown, Terminate};
+use crate::telemetry::metrics;
 
 /// How long giving messages back may take after the grace period.
 const LAST_CALLS: Duration = Duration::from_secs(3);
+
+/// How often the metrics are tidied up.
+const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What a worker thread of the runtime may still hold when the service has drained.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -57,6 +59,7 @@ pub fn run(config: Config) -> ExitCode {
 
 /// Serves, and says how it ended: the exit code.
 async fn serve(config: Arc<Config>) -> u8 {
+    metrics::install();
     let (reload, requests) = reload_channel();
     let max_age = Duration::from_secs(config.definitions.max_age_secs);
     let service = Arc::new(Service::new(reload, CancellationToken::new(), max_age));
@@ -104,8 +107,10 @@ async fn until_stopped(config: &Config, service: &Arc<Service>, requests: Reload
         async { if config.http.enabled { http::serve(&config.http, service, &abandon).await.context("http") } else { Ok(()) } };
     let work = async { tokio::try_join!(http, work(config, service, scratch.path(), requests, &abandon)) };
     let signals = async {
+        let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
         loop {
             tokio::select! {
+                _ = upkeep.tick() => metrics::upkeep(),
                 _ = hangup.recv() => service.reload.request(),
                 _ = usr1.recv() => tracing::info!(state = serde_json::to_string(&service.health()).unwrap_or_default(), "state"),
             }
@@ -223,18 +228,18 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
     let budget = Budget::new(scan.memory_bytes, scan.spool_bytes, scan.in_memory_max_bytes);
     let intake = Intake {
         pool: Arc::clone(&pool),
-        budget: budget.clone(),
+        budget,
         scratch_dir: scratch_dir.to_owned(),
         max_file_size_bytes: config.limits.max_file_size_bytes,
     };
-    let mut parts = Parts { warm: Arc::clone(warm), pool: Arc::clone(&pool), intake: Arc::new(intake), objects: None };
+    let mut parts = Parts { warm: Arc::clone(warm), pool, intake: Arc::new(intake), objects: None };
     if config.queue.url.is_none() && config.http.s3_buckets.is_empty() {
         return Ok(Assembly { parts, queue: None });
     }
 
     let sdk = aws::config().await;
     let (s3, sqs) = (aws::s3(&sdk), aws::sqs(&sdk));
-    let actions = Actions::new(s3.clone(), config.actions.clone());
+    let objects = objects_of(config, &parts.intake, s3, &sqs);
     let mut source = None;
     if let Some(url) = config.queue.url.clone() {
         let queue = SqsQueue::new(sqs.clone(), url, Duration::from_secs(config.queue.wait_secs.into()));
@@ -248,20 +253,10 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
                 SqsQueue::new(sqs.clone(), url.clone(), Duration::ZERO).arn().await.context("cannot use report.queue_url")?;
             anyhow::ensure!(reports != arn, "report.queue_url is the queue that the events come from");
         }
-        actions.check_destinations(&arn).await?;
+        objects.actions.check_destinations(&arn).await?;
         source = Some(Source { queue, most_receives });
     }
-    let sink = config.report.queue_url.clone().map(|url| Box::new(SqsSink::new(sqs.clone(), url)) as Box<dyn Sink>);
-    parts.objects = Some(Arc::new(Objects {
-        store: S3Store::new(s3),
-        pool,
-        budget,
-        actions,
-        policy: config.actions.clone(),
-        sinks: sink.into_iter().collect(),
-        scratch_dir: scratch_dir.to_owned(),
-        max_file_size_bytes: config.limits.max_file_size_bytes,
-    }));
+    parts.objects = Some(Arc::new(objects));
     Ok(Assembly { parts, queue: source })
 }
 

@@ -4,6 +4,7 @@
 //! credentials).
 
 mod clamd;
+mod filter;
 mod http;
 mod load;
 mod location;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use clamd::{ClamdConfig, Unscannable};
+pub use filter::{Condition, FilterConfig};
 pub use http::HttpConfig;
 pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
@@ -128,6 +130,8 @@ pub struct QueueConfig {
     pub visibility_timeout_secs: u32,
     /// How long one request for messages waits when there are none (long polling, at most 20).
     pub wait_secs: u32,
+    /// Rules for objects that are not scanned.
+    pub filters: Vec<FilterConfig>,
 }
 
 /// `[actions]`
@@ -246,7 +250,7 @@ impl Default for ScanConfig {
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { url: None, receivers: 2, max_in_flight: 0, visibility_timeout_secs: 60, wait_secs: 20 }
+        Self { url: None, receivers: 2, max_in_flight: 0, visibility_timeout_secs: 60, wait_secs: 20, filters: Vec::new() }
     }
 }
 
@@ -334,6 +338,7 @@ impl Config {
             self.report.queue_url.is_none() || self.report.queue_url != queue.url,
             "report.queue_url must not be queue.url: every report would come back as an event",
         );
+        problems.extend(self.queue.filters.iter().flat_map(FilterConfig::problems));
         problems.extend(self.http.problems().into_iter().chain(self.clamd.problems()).map(str::to_owned));
         let mut require = |holds: bool, problem: &str| {
             if !holds {

@@ -15,6 +15,7 @@ pub use freshclam::Freshclam;
 use crate::config::DefinitionsConfig;
 use crate::engine::{LoadError, Snapshot};
 use crate::scan::Warm;
+use crate::telemetry::events;
 
 /// Watches the database directory and reloads.
 pub struct Keeper {
@@ -98,6 +99,7 @@ impl Keeper {
         match loaded {
             Ok(Ok(definitions)) => {
                 self.failed = None;
+                events::reloaded("done");
                 tracing::info!(
                     version = definitions.version,
                     signatures = definitions.signatures,
@@ -107,11 +109,15 @@ impl Keeper {
                 );
             }
             Ok(Err((error, before))) => {
+                events::reloaded("failed");
                 // Files that changed under the load are tried again at the next look.
                 self.failed = if matches!(error, LoadError::Changed(_)) { None } else { before };
                 tracing::error!(error = error.to_string(), "definitions not reloaded; the engine in use stays");
             }
-            Err(error) => tracing::error!(error = error.to_string(), "the reload panicked; the engine in use stays"),
+            Err(error) => {
+                events::reloaded("failed");
+                tracing::error!(error = error.to_string(), "the reload panicked; the engine in use stays");
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use clamav_sys::{cl_error_t, cl_msg};
 
-use super::formats;
+use super::formats::{self, Layer};
 use super::meanings::{Means, Source, meaning};
 use super::observations::{Message, Observations, Severity};
 use super::private_file::{FrozenFile, PrivateFile};
@@ -26,6 +26,8 @@ pub(super) struct ScanContext {
     scratch_dir: PathBuf,
     /// Layers of a type that libclamav does not search, to be scanned again.
     ignored: RefCell<Vec<FrozenFile>>,
+    /// The layers whose scan has begun and not ended, the innermost last.
+    open: RefCell<Vec<Layer>>,
 }
 
 impl ScanContext {
@@ -36,6 +38,7 @@ impl ScanContext {
             deadline,
             scratch_dir: scratch_dir.to_owned(),
             ignored: RefCell::default(),
+            open: RefCell::default(),
         }
     }
 
@@ -180,7 +183,9 @@ extern "C" fn file_inspection(
             }
             let bytes = std::slice::from_raw_parts(bytes.cast(), size);
             let kind = text(kind).unwrap_or_default();
-            seen.add_findings(&kind, size as u64, formats::inspect(&kind, bytes, scan.deadline));
+            let findings = formats::inspect(&kind, bytes, scan.open.borrow().last(), scan.deadline);
+            scan.open.borrow_mut().push(Layer::new(&kind, bytes));
+            seen.add_findings(&kind, size as u64, findings);
             // Music and databases by their first bytes (filetypes_int.h): no signature is tried on them (scanners.c: cli_magic_scan).
             if kind == "CL_TYPE_IGNORED"
                 && let Err(error) = scan.set_aside(bytes)
@@ -195,7 +200,13 @@ extern "C" fn file_inspection(
 
 extern "C" fn post_scan(_fd: c_int, _result: c_int, _name: *const c_char, context: *mut c_void) -> cl_error_t {
     // SAFETY: as in `virus_found`.
-    unsafe { record(context, "post_scan", |seen| seen.members.close()) };
+    unsafe {
+        let Some(scan) = context.cast::<ScanContext>().as_ref() else { return clamav_sys::CL_CLEAN };
+        record(context, "post_scan", |seen| {
+            seen.members.close();
+            scan.open.borrow_mut().pop();
+        });
+    }
     clamav_sys::CL_CLEAN
 }
 

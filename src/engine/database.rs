@@ -110,7 +110,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// [`LoadError::Read`] for a file that cannot be read.
-    pub(super) fn fingerprint(&self) -> Result<String, LoadError> {
+    pub fn fingerprint(&self) -> Result<String, LoadError> {
         let mut digest = Sha256::new();
         for stamp in &self.files {
             let name = stamp.path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -126,6 +126,28 @@ impl Snapshot {
                 .map_err(|error| LoadError::Read { path: stamp.path.clone(), error })?;
         }
         Ok(hex(&digest.finalize()))
+    }
+
+    /// The version of the daily database, as [`Definitions::version`] has it after a load; 0 when there is none. Only its header is
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Read`] for a file that cannot be read.
+    pub fn version(&self) -> Result<u32, LoadError> {
+        let mut newest = 0;
+        for stamp in &self.files {
+            let is_daily = stamp.path.file_stem().is_some_and(|stem| stem == "daily");
+            if is_daily && ending(&stamp.path).is_some_and(|ending| SIGNED.contains(&ending)) {
+                let mut header = Vec::with_capacity(SIGNED_HEADER);
+                File::open(&stamp.path)
+                    .and_then(|file| file.take(SIGNED_HEADER as u64).read_to_end(&mut header))
+                    .map_err(|error| LoadError::Read { path: stamp.path.clone(), error })?;
+                // Of the two, daily.cvd and daily.cld, libclamav loads the newer (cvd.c: cli_cvdload).
+                newest = newest.max(header_version(&header).unwrap_or(0));
+            }
+        }
+        Ok(newest)
     }
 
     /// Checks that there is a signed database of each of these names (`daily`, `main`): freshclam can leave some out, and exit
@@ -152,6 +174,13 @@ impl Snapshot {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The version in a signed database's header: `ClamAV-VDB:time:version:…` (`cvd.c: cl_cvdparse`).
+fn header_version(header: &[u8]) -> Option<u32> {
+    let mut fields = std::str::from_utf8(header.get(..64)?).ok()?.split(':');
+    fields.next().filter(|magic| *magic == "ClamAV-VDB")?;
+    fields.nth(1)?.parse().ok()
 }
 
 struct HashWriter<'digest>(&'digest mut Sha256);
@@ -211,6 +240,24 @@ mod tests {
         assert_ne!(third, Snapshot::take(dir.path()).unwrap());
         fs::remove_file(file("b.ndb")).unwrap();
         assert!(matches!(Snapshot::take(dir.path()), Err(LoadError::NoDatabase(_))));
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_daily_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = || Snapshot::take(dir.path()).unwrap().version().unwrap();
+        let write = |name: &str, content: &str| fs::write(dir.path().join(name), format!("{content:512}")).unwrap();
+        write("main.cvd", "ClamAV-VDB:16 Sep 2021 08-32 -0400:62:6647427:90:0:0:builder:1");
+        write("other.hdb", "x");
+        assert_eq!(version(), 0);
+        write("daily.cvd", "ClamAV-VDB:21 Nov 2026 07-20 +0000:27500:2066000:90:0:0:builder:1763709600");
+        assert_eq!(version(), 27500);
+        write("daily.cld", "ClamAV-VDB:22 Nov 2026 07-20 +0000:27501:2066001:90:0:0:builder:1763796000");
+        assert_eq!(version(), 27501);
+        for wrong in ["", "ClamAV-VDB:now", "ClamAV-VDB:now:-1:2", "ClamAV-VDB:now:99999999999:2", "other:now:27502:2"] {
+            write("daily.cld", wrong);
+            assert_eq!(version(), 27500, "{wrong}");
+        }
     }
 
     #[test]

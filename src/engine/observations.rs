@@ -132,6 +132,7 @@ impl Observations {
     pub(super) fn add_findings(&mut self, kind: &str, size: u64, findings: Findings) {
         findings.encrypted.iter().for_each(|name| add_name(&mut self.encrypted, name));
         findings.unsupported.iter().for_each(|name| add_name(&mut self.unsupported, name));
+        self.timed_out |= findings.timed_out;
         self.members.open(kind, size, findings.expected, findings.expected_below);
     }
 

@@ -2,10 +2,12 @@
 //!
 //! This module fetches; it never changes an object.
 
+mod listing;
 mod s3;
 
 use std::io;
 
+pub use listing::{Listed, Which, list};
 pub use s3::S3Store;
 
 use crate::s3::{ObjectId, ObjectInfo, S3Error};
@@ -18,6 +20,13 @@ pub trait ObjectStore: Send + Sync + 'static {
     ///
     /// [`S3Error`], whose kind says whether the object is gone and whether a retry can help.
     fn head(&self, id: &ObjectId) -> impl Future<Output = Result<ObjectInfo, S3Error>> + Send;
+
+    /// The object's tags, name and value.
+    ///
+    /// # Errors
+    ///
+    /// [`S3Error`]
+    fn tags(&self, id: &ObjectId) -> impl Future<Output = Result<Vec<(String, String)>, S3Error>> + Send;
 
     /// Hands the content to `sink`, chunk by chunk in order, and returns what is known of the object. The content is that of
     /// the named version, or of the named ETag, and of nothing else. It is complete when this returns `Ok`.

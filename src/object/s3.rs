@@ -26,6 +26,10 @@ impl ObjectStore for S3Store {
         s3::head(&self.client, id).await
     }
 
+    async fn tags(&self, id: &ObjectId) -> Result<Vec<(String, String)>, S3Error> {
+        s3::tags(&self.client, id).await
+    }
+
     async fn fetch(
         &self,
         id: &ObjectId,

@@ -8,14 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::action::{self, Actions, Applied, Plan, StepOutcome};
-use crate::config::ActionsConfig;
+use crate::config::{ActionsConfig, FilterConfig};
 use crate::engine::{Reason, Status, Verdict};
+use crate::filter;
 use crate::object::{FetchError, ObjectStore};
-use crate::queue::ObjectEvent;
+use crate::queue::{ObjectEvent, backoff};
 use crate::report::{ActionReport, ScanReport, Sink, SinkError, Target, Timings};
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
 use crate::telemetry::events;
+
+/// The pauses between attempts of one's own.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Everything that the work on an object needs.
 pub struct Objects<S> {
@@ -29,6 +34,8 @@ pub struct Objects<S> {
     pub actions: Actions,
     /// What the actions shall be.
     pub policy: ActionsConfig,
+    /// Which objects of a queue are not scanned.
+    pub filters: Vec<FilterConfig>,
     /// Who is told.
     pub sinks: Vec<Box<dyn Sink>>,
     /// Where large objects are spooled.
@@ -53,6 +60,8 @@ pub enum Mode {
     Look,
     /// What the configuration says: tag, move, report.
     Act,
+    /// The same, unless a filter says that the object is not to be scanned.
+    Filter,
 }
 
 /// How work on an object ended.
@@ -60,6 +69,8 @@ pub enum Mode {
 pub enum Done {
     /// It was judged, and all that follows was done.
     Reported(Box<ScanReport>),
+    /// It was not to be scanned; the name of the rule that says so.
+    Skipped(String),
     /// It was deleted or replaced before it could be scanned; whatever took its place has an event of its own.
     Gone(S3Error),
 }
@@ -89,6 +100,17 @@ impl Failure {
     #[must_use]
     pub fn is_trouble(&self) -> bool {
         matches!(self, Self::Fetch(FetchError::Sink { .. }) | Self::Scan(ScanError::Trouble(_) | ScanError::Stuck))
+    }
+
+    /// Whether doing it again, some time later, can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let transient = |error: &S3Error| error.kind == S3ErrorKind::Transient;
+        match self {
+            Self::Fetch(FetchError::S3(error)) | Self::Action(action::ActionError::S3(error)) => transient(error),
+            Self::Report(_) => true,
+            _ => self.is_trouble(),
+        }
     }
 
     /// Whether the process is just ending: then nothing has failed.
@@ -161,6 +183,32 @@ impl<S: ObjectStore> Objects<S> {
         self.carry_on(&mut Work::new(event, delivery, mode)).await
     }
 
+    /// Does all the work on an object that no queue will bring again, in up to `attempts` attempts. When the last one fails, what is known
+    /// is said in its tags and in a report, if it is to be acted on at all.
+    ///
+    /// # Errors
+    ///
+    /// The last attempt's [`Failure`].
+    pub async fn insist(&self, event: &ObjectEvent, mode: Mode, attempts: u32) -> Result<Done, Failure> {
+        for attempt in 1.. {
+            let delivery = Delivery { queued: Duration::ZERO, redelivered: attempt > 1 };
+            let mut work = Work::new(event, delivery, mode);
+            match self.carry_on(&mut work).await {
+                Err(error) if attempt < attempts && error.is_transient() => {
+                    tokio::time::sleep(backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE)).await;
+                }
+                Err(error) => {
+                    if mode != Mode::Look && !error.is_closing() {
+                        self.give_up(work, &error).await;
+                    }
+                    return Err(error);
+                }
+                done => return done,
+            }
+        }
+        Err(Failure::Closed)
+    }
+
     pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {
         let began = Instant::now();
         match work.event.size {
@@ -177,6 +225,18 @@ impl<S: ObjectStore> Objects<S> {
                 Err(error) if is_moot(&error) => return Ok(Done::Gone(error)),
                 Err(error) => return Err(FetchError::from(error).into()),
             },
+        }
+        if work.mode == Mode::Filter && !self.filters.is_empty() {
+            match self.skip(work).await {
+                Ok(None) => {}
+                Ok(Some(rule)) => return Ok(Done::Skipped(rule)),
+                Err(Failure::Fetch(FetchError::S3(error)) | Failure::Action(action::ActionError::S3(error)))
+                    if is_moot(&error) =>
+                {
+                    return Ok(Done::Gone(error));
+                }
+                Err(error) => return Err(error),
+            }
         }
         let mut unreadable = None;
         let (input, info) = match self.fetch(&work.id, work.size).await? {
@@ -207,7 +267,7 @@ impl<S: ObjectStore> Objects<S> {
             report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, Duration::ZERO);
             return Ok(Done::Reported(Box::new(report)));
         }
-        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id);
+        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id, &judged.with.definitions);
         let object = action::Scanned {
             id,
             info: info.as_deref(),
@@ -237,6 +297,24 @@ impl<S: ObjectStore> Objects<S> {
         Ok(Done::Reported(Box::new(report)))
     }
 
+    /// The rule that skips the object, which is tagged if the rule says so.
+    async fn skip(&self, work: &Work<'_>) -> Result<Option<String>, Failure> {
+        let looked_up = filter::skipping(&self.filters, &work.id, work.size, &self.store).await;
+        let Some(rule) = looked_up.map_err(FetchError::from)? else { return Ok(None) };
+        if rule.tag {
+            let object = action::Scanned {
+                id: &work.id,
+                info: None,
+                sha256: None,
+                sequencer: None,
+                unreadable: None,
+                redelivered: work.delivery.redelivered,
+            };
+            self.actions.skip(&object, &rule.name).await?;
+        }
+        Ok(Some(rule.name.clone()))
+    }
+
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
     /// is one and only acting on it or telling it failed, or else `FAILED`.
     pub(super) async fn give_up(&self, mut work: Work<'_>, error: &Failure) -> ScanReport {
@@ -250,7 +328,7 @@ impl<S: ObjectStore> Objects<S> {
         let judged = work.judged.take().unwrap_or_else(|| Scanned::unread(failed(), work.size, self.pool.current()));
         let mut report = work.report(judged.clone());
         // Nothing is moved any more, and a state that is not known for sure is not tagged.
-        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id);
+        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);
         let wanted = plan.destination.take().map(|destination| destination.kind.name());
         if !work.id.is_pinned() {
             plan.tags.clear();

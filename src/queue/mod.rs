@@ -7,6 +7,7 @@ mod acknowledge;
 #[cfg(feature = "service")]
 mod consumer;
 mod event;
+pub mod job;
 #[cfg(feature = "service")]
 mod lease;
 #[cfg(feature = "service")]
@@ -18,7 +19,8 @@ use std::time::Duration;
 pub(crate) use consumer::backoff;
 #[cfg(feature = "service")]
 pub use consumer::{Consumer, Outcome};
-pub use event::{Event, EventError, ObjectEvent};
+pub use event::{Event, EventError, MOST_BODY_BYTES, MOST_RECORDS, ObjectEvent};
+pub use job::{Job, JobObject};
 #[cfg(feature = "service")]
 pub use lease::Lease;
 #[cfg(feature = "service")]

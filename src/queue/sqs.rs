@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName,
+    SendMessageBatchRequestEntry,
+};
 use aws_smithy_types::error::display::DisplayErrorContext;
 
 use super::{Message, Queue, QueueError};
@@ -45,6 +48,25 @@ impl SqsQueue {
     pub async fn most_receives(&self) -> Result<Option<u32>, QueueError> {
         let policy = self.attribute(QueueAttributeName::RedrivePolicy).await?;
         Ok(policy.and_then(|text| most_receives(&text)))
+    }
+
+    /// Sends up to [`BATCH`](super::BATCH) messages. The answer has one entry for each, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] when the request as a whole failed.
+    pub async fn send_batch(&self, bodies: &[String]) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+        let operation = "SendMessageBatch";
+        let entries = bodies
+            .iter()
+            .enumerate()
+            .map(|(index, body)| SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body).build())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| QueueError { operation, message: error.to_string(), lost: false })?;
+        let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+        let output = request.send().await.map_err(|error| QueueError::new(operation, &error))?;
+        let successful = output.successful().iter().map(|entry| entry.id());
+        Ok(by_entry(operation, bodies.len(), successful, output.failed()))
     }
 
     async fn attribute(&self, name: QueueAttributeName) -> Result<Option<String>, QueueError> {
@@ -100,23 +122,34 @@ impl Queue for SqsQueue {
             .send()
             .await
             .map_err(|error| QueueError::new("DeleteMessageBatch", &error))?;
-        // An entry that is neither among the successes nor the failures is not deleted.
-        let unanswered = QueueError { operation: "DeleteMessageBatch", message: "no answer for the entry".into(), lost: false };
-        let mut results = vec![Err(unanswered); receipts.len()];
-        let mut put = |id: &str, result| {
-            if let Some(slot) = id.parse::<usize>().ok().and_then(|index| results.get_mut(index)) {
-                *slot = result;
-            }
-        };
-        for entry in output.successful() {
-            put(entry.id(), Ok(()));
-        }
-        for entry in output.failed() {
-            let message = format!("{}: {}", entry.code(), entry.message().unwrap_or(""));
-            put(entry.id(), Err(QueueError { operation: "DeleteMessageBatch", lost: is_lost(entry.code()), message }));
-        }
-        Ok(results)
+        let successful = output.successful().iter().map(|entry| entry.id());
+        Ok(by_entry("DeleteMessageBatch", receipts.len(), successful, output.failed()))
     }
+}
+
+/// The results of a batch by its entries, whose ids are their places. An entry that is neither among the successes nor the failures
+/// has failed.
+fn by_entry<'a>(
+    operation: &'static str,
+    entries: usize,
+    successful: impl Iterator<Item = &'a str>,
+    failed: &[BatchResultErrorEntry],
+) -> Vec<Result<(), QueueError>> {
+    let unanswered = QueueError { operation, message: "no answer for the entry".into(), lost: false };
+    let mut results = vec![Err(unanswered); entries];
+    let mut put = |id: &str, result| {
+        if let Some(slot) = id.parse::<usize>().ok().and_then(|index| results.get_mut(index)) {
+            *slot = result;
+        }
+    };
+    for id in successful {
+        put(id, Ok(()));
+    }
+    for entry in failed {
+        let message = format!("{}: {}", entry.code(), entry.message().unwrap_or(""));
+        put(entry.id(), Err(QueueError { operation, lost: is_lost(entry.code()), message }));
+    }
+    results
 }
 
 impl QueueError {

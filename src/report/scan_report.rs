@@ -115,6 +115,16 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::S3 { size, .. } | Self::File { size, .. } | Self::Stream { size, .. } => *size,
+        }
+    }
+}
+
 /// The programs' versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EngineVersions {

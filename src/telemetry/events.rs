@@ -1,15 +1,19 @@
-//! The events of an object's way through the service: one call each, one log line each.
+//! The events of an object's way through the service: one call each makes the log line and the counter.
 //!
 //! Names from outside (buckets, keys) are logged as quoted strings, so that they cannot forge a line.
 
 use std::fmt::Display;
 
+use ::metrics::{counter, histogram};
+
+use super::metrics;
 use crate::queue::{EventError, Message};
 use crate::report::{ScanReport, Target};
 use crate::s3::{ObjectId, S3Error};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
 pub fn message_not_understood(message: &Message, error: &EventError) {
+    counter!(metrics::NOT_UNDERSTOOD).increment(1);
     // It can quote the message, of up to a megabyte.
     let error: String = error.to_string().chars().take(300).collect();
     if message.receive_count <= 1 {
@@ -25,6 +29,7 @@ pub fn message_not_understood(message: &Message, error: &EventError) {
 
 /// An object that was deleted or replaced before it could be scanned.
 pub fn object_gone(id: &ObjectId, error: &S3Error) {
+    counter!(metrics::GONE).increment(1);
     tracing::info!(
         bucket = id.bucket.as_str(),
         key = id.key.as_str(),
@@ -34,8 +39,21 @@ pub fn object_gone(id: &ObjectId, error: &S3Error) {
     );
 }
 
+/// An object that a rule of `queue.filters` lets by without a scan.
+pub fn object_skipped(id: &ObjectId, rule: &str) {
+    counter!(metrics::SKIPPED, "rule" => rule.to_owned()).increment(1);
+    tracing::info!(
+        bucket = id.bucket.as_str(),
+        key = id.key.as_str(),
+        version_id = id.version_id.as_deref(),
+        rule,
+        "object skipped"
+    );
+}
+
 /// Work on an object that failed; its message comes back, or, after its `last` delivery, goes to the dead-letter queue.
 pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last: bool) {
+    counter!(metrics::FAILURES, "last" => if last { "true" } else { "false" }).increment(1);
     let error = error.to_string();
     tracing::warn!(
         bucket = id.bucket.as_str(),
@@ -51,6 +69,7 @@ pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last
 
 /// A report on a failure that could not be delivered; the message in the dead-letter queue is all that is left.
 pub fn report_lost(id: &ObjectId, error: &dyn Display) {
+    counter!(metrics::REPORTS_LOST).increment(1);
     let error = error.to_string();
     tracing::error!(bucket = id.bucket.as_str(), key = id.key.as_str(), error = error.as_str(), "report not delivered");
 }
@@ -61,34 +80,10 @@ pub fn stream_failed(via: &'static str, name: &str, error: &dyn Display) {
     tracing::warn!(via, name, error = error.as_str(), "stream not scanned");
 }
 
-/// A stream or file that a client brought `via` a way in, and that is done: the one line about it. `report` is the whole report as JSON.
-pub fn stream_scanned(via: &'static str, report: &ScanReport) {
-    let json = serde_json::to_string(report).unwrap_or_default();
-    let status = report.status.to_string();
-    let reason = report.reason.map(|reason| reason.to_string());
-    let (name, size) = match &report.target {
-        Target::S3 { key, size, .. } => (key, *size),
-        Target::File { path, size } => (path, *size),
-        Target::Stream { name, size } => (name, *size),
-    };
-    let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
-    tracing::info!(
-        via,
-        name = name.as_str(),
-        size,
-        status = status.as_str(),
-        reason = reason.as_deref(),
-        signatures = report.signatures.join(" ").as_str(),
-        fetch_ms = ms(report.timings_ms.fetch),
-        scan_ms = ms(report.timings_ms.scan),
-        total_ms = ms(report.timings_ms.total),
-        report = json.as_str(),
-        "stream scanned"
-    );
-}
-
 /// An object that is done: the one line about it. `report` is the whole report as JSON.
 pub fn object_scanned(id: &ObjectId, report: &ScanReport) {
+    count("queue", report);
+    histogram!(metrics::TOTAL_SECONDS).record(report.timings_ms.total);
     let json = serde_json::to_string(report).unwrap_or_default();
     let status = report.status.to_string();
     let reason = report.reason.map(|reason| reason.to_string());
@@ -108,4 +103,40 @@ pub fn object_scanned(id: &ObjectId, report: &ScanReport) {
         report = json.as_str(),
         "object scanned"
     );
+}
+
+/// A stream or file that is done, and the way it came in.
+pub fn stream_scanned(via: &'static str, report: &ScanReport) {
+    count(via, report);
+    let json = serde_json::to_string(report).unwrap_or_default();
+    let status = report.status.to_string();
+    let reason = report.reason.map(|reason| reason.to_string());
+    let name = match &report.target {
+        Target::File { path: name, .. } | Target::Stream { name, .. } | Target::S3 { key: name, .. } => name,
+    };
+    tracing::info!(
+        via,
+        name = name.as_str(),
+        status = status.as_str(),
+        reason = reason.as_deref(),
+        signatures = report.signatures.join(" ").as_str(),
+        scan_ms = report.timings_ms.scan.as_secs_f64() * 1e3,
+        total_ms = report.timings_ms.total.as_secs_f64() * 1e3,
+        report = json.as_str(),
+        "stream scanned"
+    );
+}
+
+/// The definitions were reloaded, or could not be.
+pub fn reloaded(outcome: &'static str) {
+    counter!(metrics::RELOADS, "outcome" => outcome).increment(1);
+}
+
+fn count(via: &'static str, report: &ScanReport) {
+    let reason = report.reason.map_or_else(String::new, |reason| reason.to_string());
+    counter!(metrics::SCANS, "via" => via, "status" => report.status.to_string(), "reason" => reason).increment(1);
+    if report.sha256.is_some() {
+        counter!(metrics::SCANNED_BYTES).increment(report.target.size());
+        histogram!(metrics::SCAN_SECONDS).record(report.timings_ms.scan);
+    }
 }

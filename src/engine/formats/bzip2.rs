@@ -1,15 +1,14 @@
 //! bzip2: libclamav reads the first stream and nothing after it (`scanners.c: cli_scanbzip`), though parallel compressors write
 //! one stream for every few hundred kilobytes. When a stream breaks off, it also drops the last 8 KiB that it had unpacked.
 
-use std::time::Instant;
-
 use bzip2::bufread::BzDecoder;
 
 use super::Findings;
+use super::deadline::Deadline;
 use super::streams::{is_padding, unpacked_size};
 
 /// Looks at a layer of type `CL_TYPE_BZ`.
-pub(super) fn inspect(bytes: &[u8], deadline: Instant, found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let mut stream = BzDecoder::new(bytes);
     let Ok(size) = unpacked_size(&mut stream, deadline) else {
         return found.unsupported.push("damaged or truncated bzip2".to_owned());
@@ -26,7 +25,6 @@ pub(super) fn inspect(bytes: &[u8], deadline: Instant, found: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Duration;
 
     use bzip2::Compression;
     use bzip2::write::BzEncoder;
@@ -54,7 +52,7 @@ mod tests {
             (b"BZh0 is no level".to_vec(), vec![], vec!["damaged or truncated bzip2"]),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, Instant::now() + Duration::from_secs(60), &mut found);
+            inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((found.expected, found.unsupported), (expected, unsupported.into_iter().map(str::to_owned).collect()));
         }
     }

@@ -7,6 +7,7 @@
 use memchr::{memchr, memmem};
 
 use super::Findings;
+use super::deadline::Deadline;
 
 const SIGNATURE: &[u8] = b"MSCF\0\0\0\0";
 
@@ -14,13 +15,13 @@ const SIGNATURE: &[u8] = b"MSCF\0\0\0\0";
 const CONTINUED: u16 = 0xfffd;
 
 /// Looks at a layer of type `CL_TYPE_MSCAB`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
-    if let Err(what) = read(bytes, found) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
+    if let Err(what) = read(bytes, deadline, found) {
         found.unsupported.push(what.to_owned());
     }
 }
 
-fn read(bytes: &[u8], found: &mut Findings) -> Result<(), &'static str> {
+fn read(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Result<(), &'static str> {
     const DAMAGED: &str = "damaged cabinet";
     const VOLUME: &str = "cabinet (one volume of several)";
     let cabinet = Cabinet::read(bytes).ok_or(DAMAGED)?;
@@ -37,7 +38,9 @@ fn read(bytes: &[u8], found: &mut Findings) -> Result<(), &'static str> {
     }
     let mut table = bytes.get(cabinet.files_offset..).ok_or(DAMAGED)?;
     for _ in 0..cabinet.files {
+        let length = table.len();
         let file = File::read(&mut table).ok_or(DAMAGED)?;
+        deadline.spend(length - table.len())?;
         if file.folder >= CONTINUED {
             return Err(VOLUME);
         }
@@ -156,7 +159,7 @@ mod tests {
             (moved, &[], "cabinet whose table of files is elsewhere"),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, &mut found);
+            inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((&found.expected[..], found.unsupported.concat()), (expected, unsupported.to_owned()));
         }
     }

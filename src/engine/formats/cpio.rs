@@ -4,23 +4,25 @@
 //! <https://man.freebsd.org/cgi/man.cgi?query=cpio&sektion=5>.
 
 use super::Findings;
+use super::deadline::Deadline;
 
 /// How many members are listed.
 const MOST_MEMBERS: usize = 100_000;
 
 /// Looks at a layer of type `CL_TYPE_CPIO_OLD`, `CL_TYPE_CPIO_ODC`, `CL_TYPE_CPIO_NEWC` or `CL_TYPE_CPIO_CRC`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
-    if let Err(what) = walk(bytes, found) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
+    if let Err(what) = walk(bytes, deadline, found) {
         found.unsupported.push(what.to_owned());
     }
 }
 
-fn walk(bytes: &[u8], found: &mut Findings) -> Result<(), &'static str> {
+fn walk(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Result<(), &'static str> {
     const DAMAGED: &str = "damaged or truncated cpio";
     let mut rest = bytes;
     loop {
         let header = Header::read(rest).ok_or(DAMAGED)?;
         let name_end = header.length.checked_add(header.name_size).ok_or(DAMAGED)?;
+        deadline.spend(name_end)?;
         let name = rest.get(header.length..name_end).ok_or(DAMAGED)?;
         let start = name_end.checked_next_multiple_of(header.alignment).ok_or(DAMAGED)?;
         let end = start.checked_add(header.size).ok_or(DAMAGED)?;
@@ -144,7 +146,7 @@ mod tests {
             (&[&b"070701"[..], &[b'+'; 104]], &[], damaged),
         ] {
             let mut found = Findings::default();
-            inspect(&parts.concat(), &mut found);
+            inspect(&parts.concat(), &Deadline::far(), &mut found);
             assert_eq!((&found.expected[..], found.unsupported.concat()), (expected, unsupported.to_owned()));
         }
     }

@@ -10,6 +10,7 @@ mod ar;
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Findings;
+use super::deadline::Deadline;
 
 /// A format's name, an offset, and the bytes there.
 type Mark = (&'static str, usize, &'static [u8]);
@@ -69,24 +70,26 @@ const FORMATS: &[Mark] = &[
     ("zstd", 0, b"\x28\xb5\x2f\xfd"),
 ];
 
-/// Looks at a layer that libclamav takes for data of no known format, or for text.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+/// Looks at a layer that libclamav takes for data of no known format, or for text. `in_ole2`: it was a part of an OLE2 file.
+pub(super) fn inspect(bytes: &[u8], in_ole2: bool, deadline: &Deadline, found: &mut Findings) {
     let is_there = |&&(_, at, magic): &&Mark| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
     let name = FORMATS
         .iter()
         .find(is_there)
         .map(|&(name, ..)| name)
-        .or_else(|| weakly_marked(bytes))
+        .or_else(|| weakly_marked(bytes, deadline))
         .or_else(|| is_lzma(bytes).then_some("LZMA"))
-        .or_else(|| is_zlib(bytes).then_some("zlib"));
+        .or_else(|| is_zlib(bytes, in_ole2).then_some("zlib"));
     found.unsupported.extend(name.map(str::to_owned));
 }
 
 /// Formats whose first bytes are a group, or need a second condition.
-fn weakly_marked(bytes: &[u8]) -> Option<&'static str> {
+fn weakly_marked(bytes: &[u8], deadline: &Deadline) -> Option<&'static str> {
     let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
     match bytes {
-        [b'!', b'<', b'a', b'r', b'c', b'h', b'>', b'\n', members @ ..] => (!ar::is_static_library(members)).then_some("ar"),
+        [b'!', b'<', b'a', b'r', b'c', b'h', b'>', b'\n', members @ ..] => {
+            (!ar::is_static_library(members, deadline)).then_some("ar")
+        }
         // The widest code has 9 to 16 bits (ncompress: compress.c).
         [0x1f, 0x9d, flags, ..] if flags & 0x60 == 0 && (9..=16).contains(&(flags & 0x1f)) => Some("compress"),
         // The depth of the tree (GNU gzip: unpack.c).
@@ -125,8 +128,8 @@ fn is_lzma(bytes: &[u8]) -> bool {
 }
 
 /// A stream of zlib (RFC 1950). Its header is a multiple of 31 and little more, so some of the stream must unpack without an
-/// error.
-fn is_zlib(bytes: &[u8]) -> bool {
+/// error. A drawing in an old Excel file is one (`xlm_extract.c: process_blip_record`), which packs its own data for itself.
+fn is_zlib(bytes: &[u8], may_be_drawing: bool) -> bool {
     /// Data of any other kind does not go so far without an error.
     const ENOUGH: usize = 512;
     let &[method, flags, ..] = bytes else { return false };
@@ -138,11 +141,21 @@ fn is_zlib(bytes: &[u8]) -> bool {
     let mut unpacked = [0; 32 * ENOUGH];
     let input = bytes.get(..2 * ENOUGH).unwrap_or(bytes);
     let mut stream = Decompress::new(true);
-    match stream.decompress(input, &mut unpacked, FlushDecompress::None) {
+    let status = stream.decompress(input, &mut unpacked, FlushDecompress::None);
+    if may_be_drawing && is_metafile(&unpacked) {
+        return false;
+    }
+    match status {
         Ok(Status::StreamEnd) => stream.total_out() > 0,
         Ok(Status::Ok | Status::BufError) => stream.total_in() >= ENOUGH as u64 || stream.total_out() >= unpacked.len() as u64,
         Err(_) => false,
     }
+}
+
+/// A drawing for Windows: enhanced ([MS-EMF] 2.3.4.2), or as before ([MS-WMF] 2.3.2.2), its header's size and version.
+fn is_metafile(bytes: &[u8]) -> bool {
+    let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    has(0, &[1, 0, 0, 0]) && has(40, b" EMF") || has(0, &[1, 0, 9, 0, 0, 3])
 }
 
 #[cfg(test)]
@@ -156,7 +169,7 @@ mod tests {
 
     fn unsupported(bytes: &[u8]) -> String {
         let mut found = Findings::default();
-        inspect(bytes, &mut found);
+        inspect(bytes, false, &Deadline::far(), &mut found);
         found.unsupported.concat()
     }
 
@@ -184,6 +197,18 @@ mod tests {
             (&zlib(&noise)[..1000], "zlib"),
         ] {
             assert_eq!(unsupported(bytes), name, "{:?}", bytes.get(..20));
+        }
+    }
+
+    #[test]
+    fn a_drawing_in_excel_was_zlib() {
+        let mut drawing = vec![0; 5000];
+        drawing[0] = 1;
+        drawing[40..44].copy_from_slice(b" EMF");
+        for (content, in_ole2, expected) in [(&drawing[..], true, ""), (&drawing, false, "zlib"), (b"other", true, "zlib")] {
+            let mut found = Findings::default();
+            inspect(&zlib(content), in_ole2, &Deadline::far(), &mut found);
+            assert_eq!(found.unsupported.concat(), expected);
         }
     }
 

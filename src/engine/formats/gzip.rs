@@ -5,18 +5,17 @@
 //! libclamav reads is not read at all, and can end in any four bytes. So the file is unpacked again, which costs little beside
 //! the scan.
 
-use std::time::Instant;
-
 use flate2::bufread::GzDecoder;
 
 use super::Findings;
+use super::deadline::Deadline;
 use super::streams::{is_padding, unpacked_size};
 
 /// How many members are followed. A block of a file that allows random access (`bgzip`) is a member of 64 KiB.
 const MOST_MEMBERS: usize = 100_000;
 
 /// Looks at a layer of type `CL_TYPE_GZ`.
-pub(super) fn inspect(bytes: &[u8], deadline: Instant, found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let mut rest = bytes;
     let mut total = 0u64;
     for _ in 0..MOST_MEMBERS {
@@ -41,7 +40,6 @@ pub(super) fn inspect(bytes: &[u8], deadline: Instant, found: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Duration;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -70,7 +68,7 @@ mod tests {
             (b"\x1f\x8b\x07".to_vec(), vec![], vec!["damaged or truncated gzip"]),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, Instant::now() + Duration::from_secs(60), &mut found);
+            inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((found.expected, found.unsupported), (expected, unsupported.into_iter().map(str::to_owned).collect()));
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Findings;
+use super::deadline::Deadline;
 
 /// What a sector holds besides the headers that copies of CDs have around it, and the only block size that images have in
 /// practice.
@@ -38,22 +39,22 @@ pub(super) struct Extent {
 }
 
 /// Looks at a layer of any type.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let mut why = BTreeSet::new();
-    let files = files(bytes, &mut why);
+    let files = files(bytes, deadline, &mut why);
     found.expected.extend(files.iter().map(|file| file.size).filter(|&size| size > NOT_SCANNED).map(u64::from));
     found.unsupported.extend(why.into_iter().map(|why| format!("ISO 9660 image with {why}")));
 }
 
 /// Lists the files of an image, those of several trees several times, and notes why libclamav does not scan all of them.
-pub(super) fn files(bytes: &[u8], why: &mut BTreeSet<&'static str>) -> Vec<Extent> {
+pub(super) fn files(bytes: &[u8], deadline: &Deadline, why: &mut BTreeSet<&'static str>) -> Vec<Extent> {
     let mut files = Vec::new();
     let image = LAYOUTS.iter().map(|&(stride, start)| Image { bytes, stride, start });
     let Some(image) = image.into_iter().find(|image| image.descriptor(0).is_some()) else {
         return files;
     };
     for root in image.roots(why) {
-        image.walk(root, &mut files, why);
+        image.walk(root, deadline, &mut files, why);
     }
     files
 }
@@ -108,7 +109,7 @@ impl<'image> Image<'image> {
     }
 
     /// Lists the files in a directory and below. Each sector is read once.
-    fn walk(&self, root: Extent, files: &mut Vec<Extent>, why: &mut BTreeSet<&'static str>) {
+    fn walk(&self, root: Extent, deadline: &Deadline, files: &mut Vec<Extent>, why: &mut BTreeSet<&'static str>) {
         let mut waiting = vec![root];
         let (mut directories, mut sectors) = (HashSet::new(), HashSet::new());
         while let Some(directory) = waiting.pop() {
@@ -124,6 +125,9 @@ impl<'image> Image<'image> {
                 if !sectors.insert(sector) {
                     why.insert("directories that overlap");
                     break;
+                }
+                if deadline.spend(SECTOR).is_err() {
+                    return;
                 }
                 // A length of zero: the next record is in the next sector.
                 while let Some(&length @ 1..) = rest.first() {
@@ -230,7 +234,7 @@ mod tests {
 
     fn look(bytes: &[u8]) -> Findings {
         let mut found = Findings::default();
-        inspect(bytes, &mut found);
+        inspect(bytes, &Deadline::far(), &mut found);
         found
     }
 

@@ -11,6 +11,7 @@ use memchr::{memchr, memmem};
 
 use self::part::{Base64, Header, field_name, is_base64, starts_with_space};
 use super::Findings;
+use super::deadline::Deadline;
 
 /// libclamav scans no layer up to this size (`scanners.c: scan_common`).
 const NOT_SCANNED: u64 = 5;
@@ -25,12 +26,15 @@ const DEEPEST: usize = 64;
 const LONGEST_HEADER: usize = 64 * 1024;
 
 /// Looks at a mail, or at a mailbox in the format mbox.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let mut reader = Reader { found, multiparts: Vec::new(), state: State::Header(Header::default()), armor: Armor::None };
     let is_mailbox = bytes.starts_with(b"From ");
     let mut after_blank = true;
     let line_end = if memchr(b'\n', bytes).is_some() { b'\n' } else { b'\r' };
     for line in bytes.split(|&byte| byte == line_end) {
+        if deadline.spend(line.len() + 1).is_err() {
+            return;
+        }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if is_mailbox && after_blank && line.starts_with(b"From ") {
             reader.end_part();
@@ -240,7 +244,7 @@ mod tests {
 
     fn look(mail: &str) -> Findings {
         let mut found = Findings::default();
-        inspect(mail.replace('\n', "\r\n").as_bytes(), &mut found);
+        inspect(mail.replace('\n', "\r\n").as_bytes(), &Deadline::far(), &mut found);
         found
     }
 

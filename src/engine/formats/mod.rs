@@ -7,6 +7,7 @@
 mod bzip2;
 mod cab;
 mod cpio;
+mod deadline;
 mod encrypted;
 mod file_system;
 mod foreign;
@@ -24,10 +25,12 @@ mod udf;
 mod xz;
 mod zip;
 
+use std::ops::Range;
 use std::time::Instant;
 
 use memchr::memmem;
 
+use self::deadline::Deadline;
 use super::handle::unrar_is_available;
 
 /// Types of layers that keep files as they are: what looks like an archive at their end may be their last file.
@@ -67,27 +70,49 @@ pub(super) struct Findings {
     pub(super) expected: Vec<u64>,
     /// The same of what must have been scanned at any depth below this layer: an archive that shows through another one's packing.
     pub(super) expected_below: Vec<u64>,
+    /// The look ended early, since it took too long.
+    pub(super) timed_out: bool,
 }
 
-/// Looks at one layer: `kind` is libclamav's name for its type (`filetypes.c`), `bytes` all of its content. What takes long ends at
-/// the `deadline`, and then the caller has to say so.
-pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
+/// A layer that is being scanned, as far as it matters for those inside.
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// libclamav's name for its type (`filetypes.c`).
+    kind: String,
+    /// Where its content is in memory. Never followed.
+    place: Range<*const u8>,
+}
+
+impl Layer {
+    pub(super) fn new(kind: &str, bytes: &[u8]) -> Self {
+        Self { kind: kind.to_owned(), place: bytes.as_ptr_range() }
+    }
+}
+
+/// Looks at one layer: `kind` is libclamav's name for its type, `bytes` all of its content, `parent` what it was unpacked from. What
+/// takes long ends at the `deadline`.
+pub(super) fn inspect(kind: &str, bytes: &[u8], parent: Option<&Layer>, deadline: Instant) -> Findings {
     let mut found = Findings::default();
+    // The one partition of a disk image is the image itself, as on discs that a computer also boots from as a disk (isohybrid).
+    if kind == "CL_TYPE_PART_ANY" && parent.is_some_and(|parent| parent.place == bytes.as_ptr_range()) {
+        return found;
+    }
+    let deadline = &Deadline::new(deadline);
     let is_tar = matches!(kind, "CL_TYPE_POSIX_TAR" | "CL_TYPE_OLD_TAR");
     let is_text = kind.starts_with("CL_TYPE_TEXT_");
     match kind {
         "CL_TYPE_GZ" => gzip::inspect(bytes, deadline, &mut found),
         "CL_TYPE_BZ" => bzip2::inspect(bytes, deadline, &mut found),
-        "CL_TYPE_XZ" => xz::inspect(bytes, &mut found),
-        "CL_TYPE_MSCAB" => cab::inspect(bytes, &mut found),
-        "CL_TYPE_MSOLE2" => ole2::inspect(bytes, &mut found),
-        "CL_TYPE_MAIL" => mail::inspect(bytes, &mut found),
-        _ if is_tar => tar::inspect(bytes, &mut found),
-        _ if kind.starts_with("CL_TYPE_CPIO_") => cpio::inspect(bytes, &mut found),
+        "CL_TYPE_XZ" => xz::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MSCAB" => cab::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MSOLE2" => ole2::inspect(bytes, deadline, &mut found),
+        "CL_TYPE_MAIL" => mail::inspect(bytes, deadline, &mut found),
+        _ if is_tar => tar::inspect(bytes, deadline, &mut found),
+        _ if kind.starts_with("CL_TYPE_CPIO_") => cpio::inspect(bytes, deadline, &mut found),
         _ => {}
     }
     if is_text || kind == "CL_TYPE_BINARY_DATA" {
-        foreign::inspect(bytes, &mut found);
+        foreign::inspect(bytes, parent.is_some_and(|parent| parent.kind == "CL_TYPE_MSOLE2"), deadline, &mut found);
         encrypted::inspect(bytes, &mut found);
     }
     if is_text {
@@ -98,20 +123,79 @@ pub(super) fn inspect(kind: &str, bytes: &[u8], deadline: Instant) -> Findings {
         tar::inspect_other(bytes, &mut found);
     }
     if CONTAINERS.contains(&kind) {
-        zip::inspect_container(bytes, &mut found);
+        zip::inspect_container(bytes, deadline, &mut found);
     } else {
-        zip::inspect(bytes, &mut found);
+        zip::inspect(bytes, deadline, &mut found);
     }
     if kind == "CL_TYPE_PDF" || memmem::find(bytes.get(..PDF_START).unwrap_or(bytes), b"%PDF-").is_some() {
-        pdf::inspect(bytes, &mut found);
+        pdf::inspect(bytes, deadline, &mut found);
     }
-    iso::inspect(bytes, &mut found);
-    udf::inspect(bytes, &mut found);
+    iso::inspect(bytes, deadline, &mut found);
+    udf::inspect(bytes, deadline, &mut found);
     file_system::inspect(bytes, &mut found);
     opendocument::inspect(bytes, &mut found);
-    sevenzip::inspect(bytes, &mut found);
+    sevenzip::inspect(bytes, deadline, &mut found);
     if !unrar_is_available() {
-        rar::inspect(bytes, &mut found);
+        rar::inspect(bytes, deadline, &mut found);
     }
+    found.timed_out = deadline.has_passed();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// libclamav takes the whole of a hybrid image for a partition of it, too, in which it looks for no ISO 9660.
+    #[test]
+    fn the_files_of_a_hybrid_image_were_expected_twice() {
+        let image = iso::build(&[iso::record("A", 19, 100, 0)]);
+        let copy = image.clone();
+        let parent = Layer::new("CL_TYPE_ISO9660", &image);
+        let expected =
+            |bytes, parent| inspect("CL_TYPE_PART_ANY", bytes, parent, Instant::now() + Duration::from_secs(600)).expected;
+        assert_eq!(expected(&image, Some(&parent)), [0; 0]);
+        for (case, bytes, parent) in [
+            ("no partition", &image[..], None),
+            ("a part of it", &image[..image.len() - 1], Some(&parent)),
+            ("of the same size", &copy, Some(&parent)),
+        ] {
+            assert_eq!(expected(bytes, parent), [100], "{case}");
+        }
+    }
+
+    /// gzip and bzip2 kept to the deadline, the others did not.
+    #[test]
+    fn every_look_ends_at_the_deadline() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(b"content").unwrap();
+        let mut bzip2 = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::default());
+        bzip2.write_all(b"content").unwrap();
+        let mut cabinet = vec![0; 60];
+        (cabinet[8], cabinet[16], cabinet[28]) = (60, 36, 1);
+        for (kind, bytes) in [
+            ("CL_TYPE_GZ", &gzip.finish().unwrap()[..]),
+            ("CL_TYPE_BZ", &bzip2.finish().unwrap()),
+            ("CL_TYPE_XZ", &[0; 4]),
+            ("CL_TYPE_MSCAB", &cabinet),
+            ("CL_TYPE_MSOLE2", &ole2::build(&[("stream", b"content")])),
+            ("CL_TYPE_MAIL", b"Subject: none\n"),
+            ("CL_TYPE_POSIX_TAR", &[1; 512]),
+            ("CL_TYPE_CPIO_ODC", format!("070707{:070}", 1).as_bytes()),
+            ("CL_TYPE_BINARY_DATA", format!("!<arch>\n{:60}", "").as_bytes()),
+            ("CL_TYPE_ZIP", b"PK\x03\x04PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\0"),
+            ("CL_TYPE_BINARY_DATA", b"behind other data PK\x03\x04"),
+            ("CL_TYPE_7Z", b"7z\xbc\xaf\x27\x1c"),
+            ("CL_TYPE_PDF", b"%PDF-1.5\n1 0 obj<<>>endobj"),
+            ("CL_TYPE_ISO9660", &iso::build(&[])),
+        ] {
+            let found = inspect(kind, bytes, None, Instant::now());
+            assert!(found.timed_out, "{kind}: {found:?}");
+            let found = inspect(kind, bytes, None, Instant::now() + Duration::from_secs(600));
+            assert!(!found.timed_out, "{kind}: {found:?}");
+        }
+    }
 }

@@ -6,8 +6,11 @@
 
 mod compound_file;
 
+#[cfg(test)]
+pub(super) use self::compound_file::build;
 use self::compound_file::{CompoundFile, Content, MOST_STREAMS, Stream};
 use super::Findings;
+use super::deadline::Deadline;
 
 /// libclamav scans no layer up to this size.
 const NOT_SCANNED: u32 = 5;
@@ -34,7 +37,7 @@ const BESIDE_WORKBOOKS: &[&str] = &[
 const HANGUL_PACKED: &[&str] = &["bin", "jscriptversion", "defaultjscript", "section", "viewtext", "docinfo"];
 
 /// Looks at a layer of the type `CL_TYPE_MSOLE2`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let Some((file, streams)) = CompoundFile::open(bytes) else {
         found.unsupported.push("OLE2 file that is damaged or of an unusual kind".to_owned());
         return;
@@ -48,6 +51,9 @@ pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
     let mut contents = Vec::with_capacity(streams.len());
     for stream in &streams {
         let content = file.content(stream);
+        if deadline.spend(size_of::<usize>() * (content.sectors() + 1)).is_err() {
+            return;
+        }
         let Some(left) = sectors_left.checked_sub(content.sectors()) else {
             found.unsupported.push("OLE2 file whose streams share sectors".to_owned());
             return;
@@ -55,24 +61,24 @@ pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
         sectors_left = left;
         contents.push((stream, content));
     }
-    if is_encrypted(bytes, &contents) {
+    if is_encrypted(bytes, &contents, deadline) {
         found.encrypted.push("Office document".to_owned());
     }
-    expect_layers(&contents, found);
+    expect_layers(&contents, deadline, found);
 }
 
-fn is_encrypted(bytes: &[u8], contents: &[(&Stream, Content)]) -> bool {
+fn is_encrypted(bytes: &[u8], contents: &[(&Stream, Content)], deadline: &Deadline) -> bool {
     has_standard_encryption(bytes)
         || contents.iter().any(|(stream, content)| match stream.name.as_str() {
             // [MS-OFFCRYPTO] 2.3.4.4 and 2.2.4: a document since 2007, and one with managed rights.
             "encryptedpackage" | "\u{9}drmcontent" => true,
             // [MS-DOC] 2.5.2: fEncrypted.
             "worddocument" => content.read(10).is_some_and(|flags| u16::from_le_bytes(flags) & 0x100 != 0),
-            "workbook" | "book" => has_file_pass(content),
+            "workbook" | "book" => has_file_pass(content, deadline),
             // [MS-PPT] 2.3.2: headerToken.
             "current user" => content.read(12).is_some_and(|token| u32::from_le_bytes(token) == 0xf3d1_c4df),
             // [MS-PPT] 2.3.7: CryptSession10Container.
-            "powerpoint document" => records(content).any(|(_, kind, ..)| kind == 0x2f14),
+            "powerpoint document" => records(content, deadline).any(|(_, kind, ..)| kind == 0x2f14),
             _ => false,
         })
 }
@@ -86,12 +92,13 @@ fn has_standard_encryption(bytes: &[u8]) -> bool {
 }
 
 /// Whether a workbook's first part has a record that says how it is encrypted ([MS-XLS] 2.4.117).
-fn has_file_pass(workbook: &Content) -> bool {
+fn has_file_pass(workbook: &Content, deadline: &Deadline) -> bool {
     const FILE_PASS: u16 = 0x2f;
     const END: u16 = 0x0a;
     let mut at = 0;
     while let Some([kind @ .., low, high]) = workbook.read::<4>(at) {
         match u16::from_le_bytes(kind) {
+            _ if deadline.spend(4).is_err() => return false,
             FILE_PASS => return true,
             END => return false,
             _ => at = at.saturating_add(4 + u32::from(u16::from_le_bytes([low, high]))),
@@ -101,7 +108,7 @@ fn has_file_pass(workbook: &Content) -> bool {
 }
 
 /// Lists the layers that libclamav makes of a file's streams.
-fn expect_layers(contents: &[(&Stream, Content)], found: &mut Findings) {
+fn expect_layers(contents: &[(&Stream, Content)], deadline: &Deadline, found: &mut Findings) {
     let named = |names: &[&str]| contents.iter().any(|(stream, _)| names.contains(&stream.name.as_str()));
     let (has_macros, has_workbook) = (named(MACRO_STREAMS), named(WORKBOOKS));
     let hangul = contents.iter().find_map(|(stream, content)| hangul_flags(stream, content));
@@ -128,7 +135,7 @@ fn expect_layers(contents: &[(&Stream, Content)], found: &mut Findings) {
             continue;
         }
         if name == "powerpoint document" {
-            expect_objects(content, found);
+            expect_objects(content, deadline, found);
         }
         // ole2_extract.c: likely_mso_stream. The size that the stream states comes before the compressed data.
         let size = match content.read::<6>(0) {
@@ -141,10 +148,10 @@ fn expect_layers(contents: &[(&Stream, Content)], found: &mut Findings) {
 
 /// Lists the objects that are embedded in a presentation, compressed or not ([MS-PPT] 2.10.34). libclamav unpacks compressed
 /// ones, and throws all away when it meets an empty record or an uncompressed object (`vba_extract.c: ppt_stream_iter`).
-fn expect_objects(presentation: &Content, found: &mut Findings) {
+fn expect_objects(presentation: &Content, deadline: &Deadline, found: &mut Findings) {
     const OBJECT: u16 = 0x1011;
     const COMPRESSED: u16 = 1;
-    for (at, kind, instance, length) in records(presentation) {
+    for (at, kind, instance, length) in records(presentation, deadline) {
         if kind == OBJECT {
             let unpacked = presentation.read(at).filter(|_| instance == COMPRESSED).map(u32::from_le_bytes);
             expect(unpacked.unwrap_or(length), found);
@@ -153,9 +160,10 @@ fn expect_objects(presentation: &Content, found: &mut Findings) {
 }
 
 /// The outer records of a presentation: where the data begin, the kind, the instance and the length ([MS-PPT] 2.3.1).
-fn records(presentation: &Content) -> impl Iterator<Item = (u32, u16, u16, u32)> {
+fn records(presentation: &Content, deadline: &Deadline) -> impl Iterator<Item = (u32, u16, u16, u32)> {
     let mut next = 0_u32;
     std::iter::from_fn(move || {
+        deadline.spend(8).ok()?;
         let [a, b, c, d, length @ ..] = presentation.read::<8>(next)?;
         let (at, length) = (next.saturating_add(8), u32::from_le_bytes(length));
         next = at.saturating_add(length);
@@ -182,14 +190,13 @@ fn hangul_flags(stream: &Stream, content: &Content) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::compound_file::build;
     use super::*;
 
     type Streams<'streams> = &'streams [(&'streams str, &'streams [u8])];
 
     fn look(streams: Streams) -> Findings {
         let mut found = Findings::default();
-        inspect(&build(streams), &mut found);
+        inspect(&build(streams), &Deadline::far(), &mut found);
         found
     }
 
@@ -251,7 +258,7 @@ mod tests {
         for &(at, byte) in cases {
             let (mut damaged, mut found) = (sound.clone(), Findings::default());
             damaged[at] = byte;
-            inspect(&damaged, &mut found);
+            inspect(&damaged, &Deadline::far(), &mut found);
             assert_eq!(found.unsupported.len(), 1, "{at}");
         }
         assert_eq!(look(&[("FileHeader", b"HWP Document File"), ("_VBA_PROJECT", &[0; 9])]).unsupported.len(), 1);

@@ -3,12 +3,14 @@
 //! libclamav finds objects by searching for `obj` and `endobj` and never reads the cross-reference table (`pdf.c:
 //! pdf_findobj`). A reader of the specification (ISO 32000) can see other objects, other filters and other bounds of a stream.
 //! Here, both are done, and each difference that hides something is a finding. A JPEG, a fax and the like are pictures, which
-//! libclamav scans as they are; that is no finding. What object streams hold is compressed, hence not looked at.
+//! libclamav scans as they are or not at all; that is no finding, unless the document uses them for something else ([`uses`]).
 
 mod dictionary;
 mod encryption;
 mod filters;
+mod uses;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -20,7 +22,9 @@ use self::dictionary::{
 };
 use self::encryption::{has_encryption, libclamav_finds_encryption, linearised_encryption};
 use self::filters::{is_decodable, same_filters};
+use self::uses::Uses;
 use super::Findings;
+use super::deadline::Deadline;
 
 /// How many objects libclamav looks at (`pdf.c: MAX_PDF_OBJECTS`); it says itself when there are more.
 const MOST_OBJECTS: usize = 64 * 1024;
@@ -35,10 +39,13 @@ const SMALL: usize = 4096;
 const LONGEST_NAME: usize = 40;
 
 /// Looks at a PDF, which may start anywhere in `bytes`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let Some(document) = memmem::find(bytes, b"%PDF-").and_then(|start| bytes.get(start..)) else { return };
-    let pdf = Pdf::parse(document, found);
+    let pdf = Pdf::parse(document, deadline, found);
     for object in &pdf.objects {
+        if deadline.spend(object.value.len()).is_err() {
+            return;
+        }
         pdf.inspect_object(object, found);
     }
     if pdf.is_encrypted && !pdf.libclamav_knows {
@@ -57,7 +64,7 @@ fn may_be_header(before: &[u8]) -> bool {
 }
 
 /// Whether a stream of zlib ends within these bytes. One that unpacks to very much does not count: there can be many of them.
-fn is_whole(data: &[u8]) -> bool {
+fn is_whole(data: &[u8], deadline: &Deadline) -> bool {
     const MOST: u64 = 64 * 1024 * 1024;
     let mut stream = Decompress::new(true);
     let mut unpacked = vec![0; 64 * 1024];
@@ -66,6 +73,7 @@ fn is_whole(data: &[u8]) -> bool {
         let rest = usize::try_from(read).ok().and_then(|read| data.get(read..)).unwrap_or_default();
         match stream.decompress(rest, &mut unpacked, FlushDecompress::None) {
             Ok(Status::StreamEnd) => return true,
+            Ok(_) if deadline.spend(unpacked.len()).is_err() => return false,
             Ok(_) if stream.total_out() < MOST && (stream.total_in(), stream.total_out()) != (read, written) => {}
             _ => return false,
         }
@@ -82,36 +90,59 @@ fn report(found: &mut Findings, what: &str) {
 /// A document as libclamav cuts it up.
 struct Pdf<'bytes> {
     bytes: &'bytes [u8],
-    /// Where each object's value stands, up to its `endobj`.
-    objects: Vec<Range<usize>>,
-    /// By object number, the last of that number.
-    numbers: HashMap<u64, usize>,
+    objects: Vec<Object>,
+    /// By object number, the places in `objects`: a document that was changed has several of one number.
+    numbers: HashMap<u64, Vec<usize>>,
     is_encrypted: bool,
     /// libclamav sees that it is encrypted: it decrypts it, or reports it.
     libclamav_knows: bool,
+    deadline: &'bytes Deadline,
+    /// Most documents need not be asked.
+    uses: OnceCell<Uses>,
+}
+
+struct Object {
+    number: u64,
+    /// Where its value stands, up to `endobj`.
+    value: Range<usize>,
+}
+
+/// An object that is a stream.
+struct Stream {
+    dictionary: Dictionary,
+    /// Where the word `stream` stands.
+    keyword: usize,
+    /// Up to `endstream`, at which libclamav ends it as well (`pdf.c: find_stream_bounds`), or to the object's end.
+    data: Range<usize>,
+    is_truncated: bool,
 }
 
 impl<'bytes> Pdf<'bytes> {
     /// Finds the objects as `pdf.c: pdf_findobj` does.
-    fn parse(bytes: &'bytes [u8], found: &mut Findings) -> Self {
+    fn parse(bytes: &'bytes [u8], deadline: &'bytes Deadline, found: &mut Findings) -> Self {
         let mut pdf = Self {
             bytes,
             objects: Vec::new(),
             numbers: HashMap::new(),
             is_encrypted: has_encryption(bytes),
             libclamav_knows: libclamav_finds_encryption(bytes),
+            deadline,
+            uses: OnceCell::new(),
         };
         let (find, find_end) = (memmem::Finder::new(b"obj"), memmem::Finder::new(b"endobj"));
         let mut from = 0;
         while pdf.objects.len() < MOST_OBJECTS {
             let Some(keyword) = bytes.get(from..).and_then(|rest| find.find(rest)).map(|length| from + length) else { break };
             let start = keyword + b"obj".len();
+            if deadline.spend(start - from).is_err() {
+                break;
+            }
             match object_number(bytes, from, keyword) {
                 Some(number) => {
                     let end =
                         bytes.get(start..).and_then(|rest| find_end.find(rest)).map_or(bytes.len(), |length| start + length);
-                    pdf.numbers.insert(number, pdf.objects.len());
-                    pdf.objects.push(start..end);
+                    pdf.numbers.entry(number).or_default().push(pdf.objects.len());
+                    pdf.objects.push(Object { number, value: start..end });
                     from = end.saturating_add(b"endobj".len());
                 }
                 None => {
@@ -123,56 +154,78 @@ impl<'bytes> Pdf<'bytes> {
             }
         }
         for object in &pdf.objects {
-            let Some(bytes) = bytes.get(..object.end) else { continue };
-            let Some(dictionary) = Dictionary::parse(bytes, object.start) else { continue };
+            let Object { value, .. } = object;
+            let Some(bytes) = bytes.get(..value.end).filter(|_| deadline.spend(value.len()).is_ok()) else { continue };
+            let Some(dictionary) = Dictionary::parse(bytes, value.start) else { continue };
             // A cross-reference stream's dictionary doubles as a trailer (ISO 32000-1, 7.5.8).
             pdf.is_encrypted |= dictionary.get(b"Encrypt").is_some() && dictionary.is(bytes, b"Type", b"XRef");
             pdf.libclamav_knows |= dictionary.get(b"Linearized").is_some()
-                && linearised_encryption(pdf.bytes, object.start..dictionary.end.max(object.start));
+                && linearised_encryption(pdf.bytes, value.start..dictionary.end.max(value.start));
+            // Attachments can be encrypted in a way of their own, which libclamav knows by their type only (pdfdecode.c: get_enc_method).
+            if dictionary.name(bytes, b"EFF").is_some_and(|filter| Some(filter) != dictionary.name(bytes, b"StmF")) {
+                report(found, "PDF with attachments that are encrypted by themselves");
+            }
         }
         pdf
     }
 
-    fn inspect_object(&self, object: &Range<usize>, found: &mut Findings) {
-        let Some(bytes) = self.bytes.get(..object.end) else { return };
-        let Some(dictionary) = Dictionary::parse(bytes, object.start) else {
-            let stream = bytes.get(object.start..).and_then(|value| memmem::find(value, b"stream"));
-            if matches!(next_token(bytes, object.start), Some((Token::Open, _))) && stream.is_some() {
-                report(found, "PDF stream with a damaged dictionary");
-            }
-            let end = skip_value(bytes, object.start).unwrap_or(object.start);
-            return look_for_objects(bytes.get(end..), found);
-        };
+    /// The object's parts, if it is a stream that can be read.
+    fn stream(&self, object: &Object) -> Option<Stream> {
+        let bytes = self.bytes.get(..object.value.end)?;
+        let dictionary = Dictionary::parse(bytes, object.value.start)?;
         let keyword = skip_space(bytes, dictionary.end);
-        if !bytes.get(keyword..).is_some_and(|rest| rest.starts_with(b"stream")) {
-            return look_for_objects(bytes.get(dictionary.end..), found);
+        if !bytes.get(keyword..)?.starts_with(b"stream") {
+            return None;
         }
         let start = start_of_data(bytes, keyword + b"stream".len());
-        let data = bytes.get(start..).unwrap_or_default();
+        let data = bytes.get(start..)?;
         let length = memmem::find(data, b"endstream");
         let end = start + length.unwrap_or(data.len());
-        look_for_objects(bytes.get(end..), found);
-        if memmem::find(bytes.get(object.start..).unwrap_or_default(), b"stream") != keyword.checked_sub(object.start)
-            || self.goes_on_behind(&dictionary, start, end, length.is_none())
-        {
+        Some(Stream { dictionary, keyword, data: start..end, is_truncated: length.is_none() })
+    }
+
+    /// What the document uses its streams for.
+    fn uses(&self) -> &Uses {
+        self.uses.get_or_init(|| Uses::of(self))
+    }
+
+    fn inspect_object(&self, object: &Object, found: &mut Findings) {
+        let value = self.bytes.get(object.value.clone()).unwrap_or_default();
+        let Some(stream) = self.stream(object) else {
+            let end = match Dictionary::parse(value, 0) {
+                Some(dictionary) => dictionary.end,
+                None => {
+                    let has_stream = memmem::find(value, b"stream").is_some();
+                    if matches!(next_token(value, 0), Some((Token::Open, _))) && has_stream {
+                        report(found, "PDF stream with a damaged dictionary");
+                    }
+                    skip_value(value, 0).unwrap_or(0)
+                }
+            };
+            return look_for_objects(value.get(end..), found);
+        };
+        let behind = self.bytes.get(stream.data.end..object.value.end);
+        look_for_objects(behind, found);
+        if memmem::find(value, b"stream") != stream.keyword.checked_sub(object.value.start) || self.goes_on_behind(&stream) {
             report(found, "PDF stream with bounds that libclamav misses");
         }
-        let data = bytes.get(start..end).unwrap_or_default();
+        let data = self.bytes.get(stream.data.clone()).unwrap_or_default();
         if memmem::find_iter(data, b"obj").any(|at| opens_dictionary(data, at + b"obj".len())) {
             report(found, "PDF object inside another");
         }
-        self.inspect_stream(object.start..keyword, &dictionary, data, found);
+        self.inspect_stream(object, &stream, data, found);
     }
 
     /// Whether the `/Length` shows that a stream has more data than libclamav takes, which stops at the first `endstream` or
     /// `endobj` (`pdf.c: find_stream_bounds`).
-    fn goes_on_behind(&self, dictionary: &Dictionary, start: usize, end: usize, truncated: bool) -> bool {
-        let Some(length) = self.length(dictionary) else {
+    fn goes_on_behind(&self, stream: &Stream) -> bool {
+        let Range { start, end } = stream.data;
+        let Some(length) = self.number(&stream.dictionary, b"Length") else {
             // It stands in an object stream, or nowhere. A compressed stream has an end of its own, and a picture is only looked at.
             let data = self.bytes.get(start..end).unwrap_or_default();
-            return truncated
-                || match self.filters(dictionary).unwrap_or_default().first() {
-                    Some(&"FlateDecode") => !is_whole(data),
+            return stream.is_truncated
+                || match self.filters(&stream.dictionary).unwrap_or_default().first() {
+                    Some(&"FlateDecode") => !is_whole(data, self.deadline),
                     first => first != Some(&IMAGE),
                 };
         };
@@ -184,51 +237,91 @@ impl<'bytes> Pdf<'bytes> {
             return true;
         }
         let ends_there = behind.get(space..).is_some_and(|rest| rest.starts_with(b"endstream"));
-        ends_there && (truncated || real_end > end)
+        ends_there && (stream.is_truncated || real_end > end)
     }
 
-    /// A stream's `/Length`, be it direct or in an object of its own.
-    fn length(&self, dictionary: &Dictionary) -> Option<u64> {
-        let value = dictionary.get(b"Length")?;
+    /// A number in a dictionary, be it direct or in an object of its own.
+    fn number(&self, dictionary: &Dictionary, key: &[u8]) -> Option<u64> {
+        let value = dictionary.get(key)?;
         let number = integer(self.bytes, value.start)?;
         let text = self.bytes.get(value).unwrap_or_default();
         if !text.ends_with(b"R") {
             return Some(number);
         }
-        let object = self.objects.get(*self.numbers.get(&number)?)?;
-        integer(self.bytes, object.start)
+        integer(self.bytes, self.objects(number).last()?.value.start)
     }
 
-    fn inspect_stream(&self, head: Range<usize>, dictionary: &Dictionary, data: &[u8], found: &mut Findings) {
-        let object = self.bytes.get(head.start..).unwrap_or_default();
+    /// The objects of a number, in the order of the file.
+    fn objects(&self, number: u64) -> impl Iterator<Item = &Object> {
+        self.numbers.get(&number).into_iter().flatten().filter_map(|&index| self.objects.get(index))
+    }
+
+    fn inspect_stream(&self, object: &Object, stream: &Stream, data: &[u8], found: &mut Findings) {
+        let dictionary = &stream.dictionary;
         let filters = match self.filters(dictionary) {
             Ok(filters) if !dictionary.ambiguous => filters,
             Ok(_) => return report(found, "PDF stream with two filter entries"),
             Err(what) => return report(found, &what),
         };
+        // The data are in another file. Some readers take it for the filter, as in a picture on a page.
+        if dictionary.get(b"F").is_some() {
+            return report(found, "PDF stream with data elsewhere");
+        }
+        let head = self.bytes.get(object.value.start..stream.keyword).unwrap_or_default();
         // libclamav's own search for the dictionary's end may run past it, into the data.
-        let end = head.len().saturating_add(b"stream".len());
-        let Some(reading) = object.get(..end).and_then(Reading::of) else {
+        let head_and_keyword = self.bytes.get(object.value.start..stream.keyword + b"stream".len());
+        let Some(reading) = head_and_keyword.and_then(Reading::of) else {
             return report(found, "PDF stream with a dictionary that libclamav misses");
         };
-        let image = is_image(self.bytes, dictionary);
-        // Metadata that are not encrypted with the rest: plain text, which is scanned with the whole file.
-        let is_metadata = filters == ["Crypt"] && dictionary.is(self.bytes, b"Type", b"Metadata") && data.starts_with(b"<");
-        let is_table = dictionary.is(self.bytes, b"Type", b"XRef") && dictionary.get(b"W").is_some();
+        let is_packed_as_picture = filters.contains(&IMAGE);
+        let mut kind = self.kind(dictionary, &filters, data);
+        let is_file = || dictionary.is(self.bytes, b"Type", b"EmbeddedFile") || self.uses().contain(object.number);
+        if (kind != Kind::Any || is_packed_as_picture) && is_file() {
+            kind = Kind::Any;
+            if is_packed_as_picture {
+                return report(found, "PDF attachment that is packed as a picture");
+            }
+        }
+        let is_table = kind == Kind::Table;
         if filters.contains(&"Crypt") && filters.len() > 1 {
             report(found, "PDF stream with the filter Crypt");
         } else if reading.strange || !same_filters(&filters, &reading.filters) {
             report(found, "PDF stream with filters that libclamav misses");
-        } else if !reading.is_scanned() && filters.first() != Some(&IMAGE) && !image && !is_metadata {
+        } else if !reading.is_scanned() && !matches!(kind, Kind::Picture | Kind::Metadata) {
             let what =
                 if reading.image { "PDF stream that passes for a picture" } else { "PDF stream with an unscanned filter" };
             report(found, what);
-        } else if memmem::find(object.get(..end).unwrap_or_default(), b"/XRef").is_some() != is_table && self.is_encrypted {
+        } else if memmem::find(head, b"/XRef").is_some() != is_table && self.is_encrypted {
             report(found, "PDF stream that libclamav does not decrypt");
-        } else if !image && !is_table && self.has_predictor(dictionary) {
+        } else if matches!(kind, Kind::Any | Kind::Metadata) && self.has_predictor(dictionary) {
             report(found, "PDF stream with a predictor");
-        } else if !self.is_encrypted && !image && !is_decodable(&filters, data) {
+        } else if kind != Kind::Picture && !is_decodable(&filters, Some(data).filter(|_| !self.is_encrypted)) {
             report(found, "PDF stream that libclamav cannot decode");
+        } else if (kind == Kind::Picture || is_table && !self.is_encrypted && self.has_predictor(dictionary))
+            && !self.uses().is_complete
+        {
+            report(found, "PDF pictures beside objects that cannot be read");
+        }
+    }
+
+    /// What a stream says that it is.
+    fn kind(&self, dictionary: &Dictionary, filters: &[&str], data: &[u8]) -> Kind {
+        if filters.first() == Some(&IMAGE) || is_image(self.bytes, dictionary) {
+            Kind::Picture
+        } else if filters == ["Crypt"]
+            && dictionary.is(self.bytes, b"Type", b"Metadata")
+            && data.starts_with(b"<")
+            && self.parameters(dictionary, b"Name").is_some_and(|names| names.iter().all(|name| name == b"Identity"))
+        {
+            Kind::Metadata
+        } else if dictionary.is(self.bytes, b"Type", b"XRef")
+            && dictionary.get(b"W").is_some()
+            // It is not encrypted, whatever else is.
+            && (!self.is_encrypted || filters != ["FlateDecode"] || is_whole(data, self.deadline))
+        {
+            Kind::Table
+        } else {
+            Kind::Any
         }
     }
 
@@ -260,21 +353,74 @@ impl<'bytes> Pdf<'bytes> {
 
     /// Whether the bytes are shuffled before compression (`/Predictor`), which libclamav does not undo (`pdfdecode.c`).
     fn has_predictor(&self, dictionary: &Dictionary) -> bool {
-        let Some(mut value) = dictionary.get(b"DecodeParms").or_else(|| dictionary.get(b"DP")) else { return false };
-        if let Some(number) = integer(self.bytes, value.start) {
-            let Some(object) = self.numbers.get(&number).and_then(|&index| self.objects.get(index)) else { return true };
-            value = object.clone();
-        }
-        let mut at = value.start;
-        while at < value.end.min(value.start.saturating_add(SMALL)) {
-            let Some((token, end)) = next_token(self.bytes, at) else { break };
-            if token == Token::Name(b"Predictor".into()) {
-                return integer(self.bytes, end) != Some(1);
-            }
-            at = end;
-        }
-        false
+        self.parameters(dictionary, b"Predictor").is_none_or(|values| values.iter().any(|value| value != b"1"))
     }
+
+    /// The values of an entry in the parameters of all filters, names without their slash. `None` if there may be others.
+    fn parameters(&self, dictionary: &Dictionary, key: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let mut values = Vec::new();
+        for parameters in [b"DecodeParms".as_slice(), b"DP"].into_iter().filter_map(|key| dictionary.get(key)) {
+            for number in self.read_parameters(parameters, key, &mut values)? {
+                let mut is_there = false;
+                for object in self.objects(number) {
+                    // Any number of streams can point at the same object.
+                    let value = object.value.clone();
+                    if value.len() > SMALL || !self.read_parameters(value, key, &mut values)?.is_empty() {
+                        return None;
+                    }
+                    is_there = true;
+                }
+                // It stands in an object stream, or nowhere.
+                if !is_there {
+                    return None;
+                }
+            }
+        }
+        Some(values)
+    }
+
+    /// Collects the values of an entry, and gives the numbers of the objects that are referred to.
+    fn read_parameters(&self, place: Range<usize>, key: &[u8], values: &mut Vec<Vec<u8>>) -> Option<Vec<u64>> {
+        let text = self.bytes.get(place)?;
+        let mut references = Vec::new();
+        let mut words = [None; 2];
+        let mut at = 0;
+        while skip_space(text, at) < text.len() {
+            let (token, end) = next_token(text, at)?;
+            at = end;
+            let word = match &token {
+                Token::Word(word) => text.get(word.clone()),
+                _ => None,
+            };
+            if word == Some(b"R") {
+                references.push(std::str::from_utf8(words[0]?).ok()?.parse().ok()?);
+            }
+            words = [words[1], word];
+            if token == Token::Name(key.into()) {
+                let value = match next_token(text, at)? {
+                    // Behind another word it is the number of an object.
+                    (Token::Word(_), end) if matches!(next_token(text, end), Some((Token::Word(_), _))) => return None,
+                    (Token::Word(word), _) => text.get(word)?.to_vec(),
+                    (Token::Name(name), _) => name.into_owned(),
+                    _ => return None,
+                };
+                values.push(value);
+            }
+        }
+        Some(references)
+    }
+}
+
+/// What a stream says that it is, as far as it matters: what is no such thing has to be unpacked and scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A picture, which libclamav leaves alone or scans as it is.
+    Picture,
+    /// A cross-reference table, which is shuffled before compression and never encrypted.
+    Table,
+    /// Metadata that are not encrypted with the rest: plain text, which is scanned with the whole file.
+    Metadata,
+    Any,
 }
 
 /// What is left of an object behind its value: another object in there is one that libclamav does not see.
@@ -330,12 +476,12 @@ fn start_of_data(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// A picture has a width and a height (ISO 32000-1, table 89) and is nobody's attachment.
+/// A picture has a width and a height (ISO 32000-1, table 89), and is no object stream.
 fn is_image(bytes: &[u8], dictionary: &Dictionary) -> bool {
     dictionary.is(bytes, b"Subtype", b"Image")
         && dictionary.get(b"Width").is_some()
         && dictionary.get(b"Height").is_some()
-        && !dictionary.is(bytes, b"Type", b"EmbeddedFile")
+        && dictionary.get(b"First").is_none()
 }
 
 #[cfg(test)]
@@ -344,13 +490,17 @@ mod tests {
 
     fn unsupported(document: &[u8]) -> Vec<String> {
         let mut found = Findings::default();
-        inspect(&[b"%PDF-1.5\n", document].concat(), &mut found);
+        inspect(&[b"%PDF-1.5\n", document].concat(), &Deadline::far(), &mut found);
         assert_eq!((found.encrypted, found.expected), (vec![], vec![]));
         found.unsupported
     }
 
     fn stream(entries: &str, data: &[u8]) -> Vec<u8> {
-        let head = format!("1 0 obj\n<<{entries}/Length {}>>\nstream\n", data.len());
+        numbered(1, entries, data)
+    }
+
+    fn numbered(number: u64, entries: &str, data: &[u8]) -> Vec<u8> {
+        let head = format!("{number} 0 obj\n<<{entries}/Length {}>>\nstream\n", data.len());
         [head.as_bytes(), data, b"\nendstream\nendobj\n"].concat()
     }
 
@@ -381,6 +531,7 @@ mod tests {
             ("/Filter/BrotliDecode", b"x", "PDF stream with the filter BrotliDecode"),
             ("/Filter 5 0 R", b"x", "PDF stream with a filter in another object"),
             ("/Filter[/Crypt/FlateDecode]", b"\x78\x9c\x03\0", "PDF stream with the filter Crypt"),
+            ("/F/FlateDecode", b"\x78\x9c\x03\0", "PDF stream with data elsewhere"),
             ("/Filter/AHx/Filter/FlateDecode", b"\x78\x9c\x03\0", "PDF stream with two filter entries"),
             ("/X(>>)/Filter/FlateDecode", b"\x78\x9c\x03\0", misses),
             ("/P<</C <00> /S 1>>/Filter/FlateDecode", b"\x78\x9c\x03\0", misses),
@@ -397,6 +548,123 @@ mod tests {
         ];
         for (entries, data, what) in cases {
             assert_eq!(unsupported(&stream(entries, data)).first().map(String::as_str), Some(*what), "{entries} {data:?}");
+        }
+    }
+
+    /// A picture by its own words.
+    const PICTURE: &str = "/Subtype/Image/Width 1/Height 1/Filter/FlateDecode";
+
+    fn zlib(content: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn an_attachment_passed_for_a_picture() {
+        let picture = stream(PICTURE, &zlib(b"MZ"));
+        let hidden = "PDF stream that passes for a picture";
+        for (objects, what) in [
+            ("2 0 obj<</XObject<</F 1 0 R>>>>endobj", None),
+            ("2 0 obj<</EF<</F 1 0 R>>>>endobj", Some(hidden)),
+            ("2 0 obj<</#45F<</UF 1 % 7\n0 R>>>>endobj", Some(hidden)),
+            ("2 0 obj<</EF 3 0 R>>endobj 3 0 obj 4 0 R endobj 4 0 obj<</F 1 0 R>>endobj", Some(hidden)),
+            ("2 0 obj<</EF 3 0 R>>endobj 3 0 obj<</F 1 0 R>>endobj 3 0 obj<<>>endobj", Some(hidden)),
+            ("2 0 obj<</RF<</F[(a)1 0 R]>>>>endobj", Some(hidden)),
+            ("2 0 obj<</S/Rendition/C<</D<</EF<</F 1 0 R>>>>>>>>endobj", Some(hidden)),
+            ("2 0 obj<</XFA[(template)1 0 R]>>endobj", Some(hidden)),
+            ("2 0 obj<</Length 0/EF<</F 1 0 R>>>>stream\nendstream endobj", Some(hidden)),
+            ("2 0 obj<<>>endobj trailer<</Root<</EF<</F 1 0 R>>>>>>", Some(hidden)),
+        ] {
+            let document = [&picture[..], objects.as_bytes()].concat();
+            assert_eq!(unsupported(&document).first().map(String::as_str), what, "{objects}");
+        }
+    }
+
+    #[test]
+    fn an_attachment_passed_for_a_picture_by_an_object_stream() {
+        let picture = numbered(9, PICTURE, &zlib(b"MZ"));
+        let (hidden, unread) = ("PDF stream that passes for a picture", "PDF pictures beside objects that cannot be read");
+        for (entries, content, what) in [
+            ("/Type/ObjStm/N 2/First 8", &b"3 0 4 4 [12]<</EF<</F 9 0 R>>>>"[..], Some(hidden)),
+            ("/Type/ObjStm/N 2/First 9", b"3 0 4 11 <</EF 4 0 R>><</F 9 0 R>>", Some(unread)),
+            ("/Type/ObjStm/N 2/First 9", b"3 0 4 13 <</EF 4 0 R>><</F 9 0 R>>", Some(hidden)),
+            ("/N 1/First 4", b"3 0 <</EF<</F 9 0 R>>>>", Some(hidden)),
+            ("/Type/ObjStm/N 1/First 4", b"3 0 <</Im 9 0 R>>", None),
+            ("/Type/ObjStm/N 2/First 4", b"3 0 <</Im 9 0 R>>", Some(unread)),
+            ("/Type/ObjStm/First 4", b"3 0 <</Im 9 0 R>>", Some(unread)),
+        ] {
+            let objects = stream(&format!("{entries}/Filter/FlateDecode"), &zlib(content));
+            let document = [&picture[..], &objects].concat();
+            assert_eq!(unsupported(&document).first().map(String::as_str), what, "{entries} {content:?}");
+        }
+        let packed = [&picture[..], &stream("/N 1/First 4/Filter/ASCIIHexDecode", b"33 20 30 20 37>")].concat();
+        assert_eq!(unsupported(&packed), [unread]);
+        let alone = stream("/N 1/First 4/Filter/ASCIIHexDecode", b"33 20 30 20 37>");
+        assert_eq!(unsupported(&alone), [""; 0], "without a picture it does not matter");
+    }
+
+    #[test]
+    fn an_attachment_passed_for_something_else() {
+        let named = b"2 0 obj<</EF<</F 1 0 R>>>>endobj";
+        for (entries, data, what) in [
+            ("/Filter/CCITTFaxDecode", b"x".to_vec(), "PDF attachment that is packed as a picture"),
+            ("/Filter[/FlateDecode/DCTDecode]", zlib(b"x"), "PDF attachment that is packed as a picture"),
+            ("/Type/XRef/W[1 2 1]/Filter/FlateDecode/DP<</Predictor 12>>", zlib(b"x"), "PDF stream with a predictor"),
+            ("/Type/Metadata/Filter/Crypt", b"<".to_vec(), "PDF stream with an unscanned filter"),
+            ("/Subtype/Image/Width 1/Height 1/First 4/N 1", zlib(b"x"), "PDF stream that passes for a picture"),
+        ] {
+            let document = [&stream(entries, &data)[..], named].concat();
+            assert_eq!(unsupported(&document).first().map(String::as_str), Some(what), "{entries}");
+        }
+    }
+
+    #[test]
+    fn a_predictor_hid_in_the_parameters() {
+        for (parameters, is_hidden) in [
+            ("/DecodeParms<</Predictor 1>>", false),
+            ("/DecodeParms[null<</Columns 2/Predictor 12>>]", true),
+            ("/DecodeParms[<</Predictor 1>><</Predictor 12>>]", true),
+            ("/DecodeParms<<>>/DP<</Predictor 12>>", true),
+            ("/DecodeParms<</Predictor 2 0 R>>", true),
+            ("/DecodeParms<</Predictor 1 0 R>>", true),
+            ("/DecodeParms<</Predictor 1/Columns 2 0 R>>", true),
+            ("/DecodeParms<</Predictor 1/Columns 4 0 R>>", false),
+            ("/DecodeParms 2 0 R", true),
+            ("/DecodeParms[3 0 R]", false),
+            ("/DecodeParms[3 0 R 2 0 R]", true),
+            ("/DecodeParms 9 0 R", true),
+        ] {
+            let objects = b"2 0 obj<</Predictor 12>>endobj 3 0 obj<</Predictor 1>>endobj 4 0 obj 12 endobj";
+            let document = [&stream(&format!("/Filter/FlateDecode{parameters}"), &zlib(b"x"))[..], objects].concat();
+            assert_eq!(unsupported(&document).len(), usize::from(is_hidden), "{parameters}");
+        }
+    }
+
+    #[test]
+    fn an_encrypted_document_keeps_attachments_from_libclamav() {
+        let end = "trailer<</Encrypt 5 0 R>>startxref\n0\n%%EOF";
+        let objects = stream("/Type/ObjStm/N 1/First 4/Filter/FlateDecode", b"?");
+        for (filters, others, what) in [
+            ("/StmF/StdCF/EFF/StdCF", vec![], None),
+            ("/EFF/StdCF", vec![], Some("PDF with attachments that are encrypted by themselves")),
+            ("", vec![objects.clone()], None),
+            ("", vec![objects, numbered(9, PICTURE, b"?")], Some("PDF pictures beside objects that cannot be read")),
+            (
+                "",
+                vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", b"?")],
+                Some("PDF stream that libclamav does not decrypt"),
+            ),
+            ("", vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", &zlib(b"?"))], None),
+            ("", vec![stream("/Filter/ASCIIHexDecode", b"00>")], Some("PDF stream that libclamav cannot decode")),
+            (
+                "",
+                vec![stream("/Type/Metadata/Filter/Crypt/DecodeParms<</Name/StdCF>>", b"<")],
+                Some("PDF stream with an unscanned filter"),
+            ),
+        ] {
+            let document = [others.concat(), format!("5 0 obj<<{filters}>>endobj {end}").into_bytes()].concat();
+            assert_eq!(unsupported(&document).first().map(String::as_str), what, "{filters}");
         }
     }
 

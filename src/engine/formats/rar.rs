@@ -9,20 +9,23 @@
 use memchr::memmem;
 
 use super::Findings;
+use super::deadline::Deadline;
 
 const MARKER: &[u8] = b"Rar!\x1a\x07";
 const OLD_MARKER: &[u8] = b"RE~^";
 
 /// Looks at a layer of any type for an archive. For a libclamav without the unrar module.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let after = |at: usize| bytes.get(at..).unwrap_or_default();
+    let in_time = |_: &usize| deadline.spend(MARKER.len()).is_ok();
     let archive = memmem::find_iter(bytes, MARKER)
+        .take_while(in_time)
         .find_map(|at| match after(at.saturating_add(MARKER.len())) {
             [0, header @ ..] => rar_4(header),
             [1, 0, header @ ..] => rar_5(header),
             _ => None,
         })
-        .or_else(|| memmem::find_iter(bytes, OLD_MARKER).find_map(|at| rar_1(after(at), at == 0)))
+        .or_else(|| memmem::find_iter(bytes, OLD_MARKER).take_while(in_time).find_map(|at| rar_1(after(at), at == 0)))
         .or_else(|| bytes.starts_with(MARKER).then(Archive::default));
     let Some(archive) = archive else { return };
     if archive.has_encrypted_headers {
@@ -148,7 +151,7 @@ mod tests {
             (b"RE~^".to_vec(), "", ""),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, &mut found);
+            inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((found.encrypted.concat(), found.unsupported.concat()), (encrypted.to_owned(), unsupported.to_owned()));
         }
     }

@@ -7,6 +7,7 @@ use flate2::Crc;
 use memchr::memmem;
 
 use super::Findings;
+use super::deadline::Deadline;
 
 const SIGNATURE: &[u8] = b"7z\xbc\xaf\x27\x1c";
 const START_HEADER: usize = 32;
@@ -18,10 +19,13 @@ const METHODS: &[&[u8]] = &[&[0], &[3, 1, 1], &[0x21]];
 const ENCRYPTION: &[u8] = &[0x06, 0xf1, 0x07, 0x01];
 
 /// Looks at a layer of type `CL_TYPE_7Z`, or at a program that unpacks itself.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     // No two archives share a header, so all headers together are not longer than the file.
     let mut unread = bytes.len();
     for start in memmem::find_iter(bytes, SIGNATURE) {
+        if deadline.spend(START_HEADER).is_err() {
+            return;
+        }
         let archive = bytes.get(start..).unwrap_or_default();
         let verdict = match next_header(archive) {
             // Without a start header that its checksum confirms, this is a mention of the signature, except at the very start.
@@ -32,6 +36,9 @@ pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
                 None => Some("7z archives that overlap"),
                 Some(rest) => {
                     unread = rest;
+                    if deadline.spend(header.len()).is_err() {
+                        return;
+                    }
                     if crc32(header) != crc {
                         Some("damaged 7z")
                     } else if is_encrypted(header) {
@@ -165,7 +172,7 @@ mod tests {
             (SIGNATURE.to_vec(), "", "damaged 7z"),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, &mut found);
+            inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((found.encrypted.concat(), found.unsupported.concat()), (encrypted.to_owned(), unsupported.to_owned()));
         }
     }

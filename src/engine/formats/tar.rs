@@ -6,6 +6,7 @@
 //! block that is no header where one must be. The format: <https://www.gnu.org/software/tar/manual/html_node/Standard.html>.
 
 use super::Findings;
+use super::deadline::Deadline;
 
 const BLOCK: usize = 512;
 
@@ -13,14 +14,14 @@ const BLOCK: usize = 512;
 const MOST_MEMBERS: usize = 100_000;
 
 /// Looks at a layer of type `CL_TYPE_POSIX_TAR` or `CL_TYPE_OLD_TAR`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     // libclamav also takes this for a tar, since some scanners took tars for something else (filetypes_int.h: TAR-POSIX-CVE-2012-1419).
     // Python's setup.cfg begins like that.
     let is_tar = |block| field(block, 257, 5) == b"ustar" || is_header(block);
     if bytes.starts_with(b"[aliases]") && !bytes.get(..BLOCK).is_some_and(is_tar) {
         return;
     }
-    if let Err(what) = walk(bytes, found) {
+    if let Err(what) = walk(bytes, deadline, found) {
         found.unsupported.push(what.to_owned());
     }
 }
@@ -33,13 +34,20 @@ pub(super) fn inspect_other(bytes: &[u8], found: &mut Findings) {
     }
 }
 
-fn walk(bytes: &[u8], found: &mut Findings) -> Result<(), &'static str> {
+fn walk(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Result<(), &'static str> {
     let mut rest = bytes;
     let mut is_posix = None;
     let mut announced_size = None;
     while let Some((block, after)) = rest.split_first_chunk::<BLOCK>() {
+        deadline.spend(BLOCK)?;
         if is_zero(block) {
-            return if after.chunks_exact(BLOCK).any(is_header) { Err("tar after the end of a tar") } else { Ok(()) };
+            for block in after.chunks_exact(BLOCK) {
+                deadline.spend(BLOCK)?;
+                if is_header(block) {
+                    return Err("tar after the end of a tar");
+                }
+            }
+            return Ok(());
         }
         if !is_header(block) {
             return Err("damaged tar");
@@ -69,7 +77,10 @@ fn walk(bytes: &[u8], found: &mut Findings) -> Result<(), &'static str> {
                 return Err("tar with an empty extension header");
             }
             b'K' | b'L' => {}
-            b'g' | b'x' | b'X' => announced_size = read_pax_header(content)?.or(announced_size),
+            b'g' | b'x' | b'X' => {
+                deadline.spend(content.len())?;
+                announced_size = read_pax_header(content)?.or(announced_size);
+            }
             // libclamav skips them; GNU tar and others take them for files.
             b'A' | b'E' | b'I' | b'N' => return Err("tar member of an unusual type"),
             b'M' => return Err("tar (one volume of several)"),
@@ -169,7 +180,7 @@ mod tests {
     #[test]
     fn a_setup_cfg_was_a_truncated_tar() {
         let mut found = Findings::default();
-        inspect(b"[aliases]\ntest = pytest\n", &mut found);
+        inspect(b"[aliases]\ntest = pytest\n", &Deadline::far(), &mut found);
         assert_eq!(found, Findings::default());
     }
 
@@ -228,7 +239,7 @@ mod tests {
             (&[&member(b'M', b"14", b"hello, world")], &[], "tar (one volume of several)"),
         ] {
             let mut found = Findings::default();
-            inspect(&parts.concat(), &mut found);
+            inspect(&parts.concat(), &Deadline::far(), &mut found);
             assert_eq!((&found.expected[..], found.unsupported.concat()), (expected, unsupported.to_owned()));
         }
     }

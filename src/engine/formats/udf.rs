@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Findings;
+use super::deadline::Deadline;
 use super::iso::{self, Extent};
 
 const SECTOR: usize = 2048;
@@ -25,22 +26,24 @@ const EXTENDED_ENTRY: u16 = 266;
 /// libclamav scans no layer up to this size.
 const NOT_SCANNED: u32 = 5;
 const MOST_FILES: usize = 100_000;
+/// The fixed part of a name's descriptor.
+const SHORTEST_NAME: usize = 38;
 
 /// Looks at a layer of any type.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let descriptors = bytes.chunks_exact(SECTOR).skip(FIRST_DESCRIPTOR).take(MOST_DESCRIPTORS);
     if !descriptors.into_iter().any(|sector| matches!(sector.get(1..6), Some(b"NSR02" | b"NSR03"))) {
         return;
     }
-    let scanned: HashSet<Extent> = iso::files(bytes, &mut BTreeSet::new()).into_iter().collect();
+    let scanned: HashSet<Extent> = iso::files(bytes, deadline, &mut BTreeSet::new()).into_iter().collect();
     let is_scanned = |file: &Extent| file.size <= NOT_SCANNED || scanned.contains(file);
-    if !files(bytes).is_some_and(|files| files.iter().all(is_scanned)) {
+    if !files(bytes, deadline).is_some_and(|files| files.iter().all(is_scanned)) {
         found.unsupported.push("UDF".to_owned());
     }
 }
 
 /// Lists all files of a simple image, as writers of discs make them; `None` for all others.
-fn files(bytes: &[u8]) -> Option<Vec<Extent>> {
+fn files(bytes: &[u8], deadline: &Deadline) -> Option<Vec<Extent>> {
     let partition = Partition::open(bytes)?;
     let file_set = tagged(partition.block(partition.file_set)?, &[FILE_SET])?;
     let mut waiting = vec![u32_at(file_set, 404)?];
@@ -51,6 +54,7 @@ fn files(bytes: &[u8]) -> Option<Vec<Extent>> {
         if !seen.insert(entry) {
             continue;
         }
+        deadline.spend(SECTOR).ok()?;
         let entry = partition.entry(entry)?;
         if !entry.is_directory {
             files.push(entry.content);
@@ -60,13 +64,14 @@ fn files(bytes: &[u8]) -> Option<Vec<Extent>> {
         let start = (entry.content.sector as usize).checked_mul(SECTOR)?;
         let mut names = bytes.get(start..)?.get(..entry.content.size as usize)?;
         while !names.is_empty() {
+            deadline.spend(SHORTEST_NAME).ok()?;
             let name = tagged(names, &[NAME])?;
             let (flags, length) = (*name.get(18)?, usize::from(*name.get(19)?) + usize::from(u16_at(name, 36)?));
             // The entry of the directory above, and one that was deleted.
             if flags & 0x0c == 0 {
                 waiting.push(u32_at(name, 24)?);
             }
-            names = names.get((38 + length).next_multiple_of(4)..)?;
+            names = names.get((SHORTEST_NAME + length).next_multiple_of(4)..)?;
         }
         if files.len() + waiting.len() > MOST_FILES {
             return None;
@@ -201,7 +206,7 @@ mod tests {
         ];
         for (number, (image, findings)) in cases.iter().enumerate() {
             let mut found = Findings::default();
-            inspect(image, &mut found);
+            inspect(image, &Deadline::far(), &mut found);
             assert_eq!(found.unsupported.len(), *findings, "{number}");
         }
     }

@@ -7,27 +7,29 @@
 use flate2::Crc;
 
 use super::Findings;
+use super::deadline::Deadline;
 
 const HEADER: usize = 12;
 const FOOTER: usize = 12;
 
 /// Looks at a layer of type `CL_TYPE_XZ`.
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
-    match unpacked_size(bytes) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
+    match unpacked_size(bytes, deadline) {
         Some(size) => found.expected.extend((size > 5).then_some(size)),
         None => found.unsupported.push("damaged or truncated xz, or data after its end".to_owned()),
     }
 }
 
-fn unpacked_size(bytes: &[u8]) -> Option<u64> {
+fn unpacked_size(bytes: &[u8], deadline: &Deadline) -> Option<u64> {
     let mut rest = bytes;
     let mut total = 0u64;
     while !rest.is_empty() {
+        deadline.spend(4).ok()?;
         // Zeros in fours may follow a stream (section 2.2).
         match rest.strip_suffix(&[0; 4]) {
             Some(shorter) => rest = shorter,
             None => {
-                let (size, before) = last_stream(rest)?;
+                let (size, before) = last_stream(rest, deadline)?;
                 total = total.checked_add(size)?;
                 rest = before;
             }
@@ -37,7 +39,7 @@ fn unpacked_size(bytes: &[u8]) -> Option<u64> {
 }
 
 /// The unpacked size of the last stream, and what stands before it.
-fn last_stream(bytes: &[u8]) -> Option<(u64, &[u8])> {
+fn last_stream<'bytes>(bytes: &'bytes [u8], deadline: &Deadline) -> Option<(u64, &'bytes [u8])> {
     let (rest, footer) = bytes.split_at_checked(bytes.len().checked_sub(FOOTER)?)?;
     let (crc, footer) = footer.split_first_chunk::<4>()?;
     let (backward_size, footer_end) = footer.split_first_chunk::<4>()?;
@@ -48,14 +50,14 @@ fn last_stream(bytes: &[u8]) -> Option<(u64, &[u8])> {
     }
     let index_size = usize::try_from(u32::from_le_bytes(*backward_size)).ok()?.checked_add(1)?.checked_mul(4)?;
     let (rest, index) = rest.split_at_checked(rest.len().checked_sub(index_size)?)?;
-    let (packed, unpacked) = read_index(index)?;
+    let (packed, unpacked) = read_index(index, deadline)?;
     let (rest, _blocks) = rest.split_at_checked(rest.len().checked_sub(usize::try_from(packed).ok()?)?)?;
     let (before, header) = rest.split_at_checked(rest.len().checked_sub(HEADER)?)?;
     header.starts_with(b"\xfd7zXZ\0").then_some((unpacked, before))
 }
 
 /// The sizes of a stream's blocks together, as they stand in the file and unpacked (section 4).
-fn read_index(index: &[u8]) -> Option<(u64, u64)> {
+fn read_index(index: &[u8], deadline: &Deadline) -> Option<(u64, u64)> {
     let (records, crc) = index.split_last_chunk::<4>()?;
     if crc32(records) != u32::from_le_bytes(*crc) {
         return None;
@@ -65,6 +67,7 @@ fn read_index(index: &[u8]) -> Option<(u64, u64)> {
     let (mut packed, mut unpacked) = (0u64, 0u64);
     // A record takes two bytes at least, so that a count that lies ends the loop soon.
     for _ in 0..count {
+        deadline.spend(2).ok()?;
         // Each block is followed by up to three zeros that its size does not count.
         packed = packed.checked_add(read_number(&mut records)?.checked_next_multiple_of(4)?)?;
         unpacked = unpacked.checked_add(read_number(&mut records)?)?;
@@ -125,7 +128,7 @@ mod tests {
             ([&[0], &one[..]].concat(), &[], &damaged),
         ] {
             let mut found = Findings::default();
-            inspect(&bytes, &mut found);
+            inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!(
                 (&found.expected[..], found.unsupported),
                 (expected, unsupported.iter().map(|&text| text.to_owned()).collect())

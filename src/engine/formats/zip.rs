@@ -13,9 +13,11 @@ use std::ops::Range;
 use memchr::memmem;
 
 use self::records::{
-    Checked, Directory, END_RECORD, END_RECORD_SIZE, LOCAL_HEADER, MOST_MEMBERS, Member, is_streamed, lone_member, number,
+    Checked, Directory, END_RECORD, END_RECORD_SIZE, LOCAL_HEADER, LOCAL_HEADER_SIZE, MOST_MEMBERS, Member, is_streamed,
+    lone_member, number,
 };
 use super::Findings;
+use super::deadline::Deadline;
 
 /// Stands before an archive that was made to span disks and then fitted on one (APPNOTE.TXT, 8.5.4).
 const SPANNING_MARKER: &[u8] = b"PK00PK\x03\x04";
@@ -33,19 +35,19 @@ const STREAMED_AFTER_OTHER_DATA: &str = "data descriptors in an archive after ot
 /// it.
 ///
 /// For layers of every type except those for [`inspect_container`].
-pub(super) fn inspect(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     let is_archive = bytes.starts_with(LOCAL_HEADER) || bytes.starts_with(SPANNING_MARKER);
-    let outcome = if is_archive { check_archive(bytes) } else { check_appended(bytes, found) };
+    let outcome = if is_archive { check_archive(bytes, deadline) } else { check_appended(bytes, deadline, found) };
     report(outcome, found);
 }
 
 /// The same for a layer that keeps files as they are, such as a tar archive. What looks like an archive after it may be its
 /// last file, so that is expected to be a layer.
-pub(super) fn inspect_container(bytes: &[u8], found: &mut Findings) {
+pub(super) fn inspect_container(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     // Programs look for the end record near the end; on containers they are not tried with every archive inside.
     let start = bytes.len().saturating_sub(END_SEARCH);
     let Some(end) = end_records(bytes).next().filter(|&end| end >= start) else { return };
-    let outcome = Directory::read(bytes, end);
+    let outcome = Directory::read(bytes, end, deadline);
     let outcome = outcome.map(|directory| {
         let size = (directory.end - directory.prefix) as u64;
         // A member that the container itself lists.
@@ -73,10 +75,10 @@ fn report(outcome: Checked<()>, found: &mut Findings) {
 }
 
 /// An archive from the first byte on. libclamav unpacks what the central directory lists.
-fn check_archive(bytes: &[u8]) -> Checked<()> {
+fn check_archive(bytes: &[u8], deadline: &Deadline) -> Checked<()> {
     // libclamav takes the last end record, however far it is from the end of the file.
     let end = memmem::rfind(bytes, END_RECORD).ok_or("no central directory")?;
-    let directory = Directory::read(bytes, end)?;
+    let directory = Directory::read(bytes, end, deadline)?;
     if directory.prefix != 0 || (!directory.is_firm && end_records(bytes).nth(1).is_some()) {
         return Err("several archives in one");
     }
@@ -84,28 +86,29 @@ fn check_archive(bytes: &[u8]) -> Checked<()> {
     let mut known: Vec<Range<usize>> = members.iter().map(|member| member.header..member.end).collect();
     known.push(directory.start..end + END_RECORD_SIZE);
     known.sort_unstable_by_key(|area| area.start);
-    check_gaps(bytes, &known)?;
-    check_streams(bytes, &members)
+    check_gaps(bytes, &known, deadline)?;
+    check_streams(bytes, &members, deadline)
 }
 
 /// Archives after other data. libclamav unpacks what follows any local header there (`scanners.c: scanraw`), unless the sizes
 /// are in a data descriptor (`unzip.c: parse_local_file_header`); of too many headers it drops the rest without a word
 /// (`matcher-ac.c: ac_addtype`), and in some types of files it does not look for them. Of several archives some programs open
 /// the first and some the last, so each counts that is not inside a member of another.
-fn check_appended(bytes: &[u8], found: &mut Findings) -> Checked<()> {
+fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Checked<()> {
     let mut known = BTreeMap::new();
     let mut listed = HashSet::new();
     let is_inside = |known: &BTreeMap<usize, usize>, at| known.range(..=at).next_back().is_some_and(|(_, &end)| at < end);
     let mut all_firm = true;
     let mut looked_at = 0;
     for end in end_records(bytes) {
+        deadline.spend(END_RECORD_SIZE)?;
         if is_inside(&known, end) {
             if !all_firm {
                 return Err("several archives in one");
             }
             continue;
         }
-        let directory = Directory::read(bytes, end)?;
+        let directory = Directory::read(bytes, end, deadline)?;
         all_firm &= directory.is_firm;
         looked_at += directory.entries.len() + 1;
         if looked_at > MOST_MEMBERS {
@@ -127,14 +130,21 @@ fn check_appended(bytes: &[u8], found: &mut Findings) -> Checked<()> {
         }
     }
     // Some programs also find members that no directory lists.
-    for header in memmem::find_iter(bytes, LOCAL_HEADER).filter(|&header| !is_inside(&known, header)) {
+    for header in memmem::find_iter(bytes, LOCAL_HEADER) {
+        deadline.spend(LOCAL_HEADER_SIZE)?;
+        if is_inside(&known, header) {
+            continue;
+        }
         if is_streamed(bytes, header) {
             return Err(STREAMED_AFTER_OTHER_DATA);
         }
         if looked_at > MOST_MEMBERS {
             return Err("too many members");
         }
-        if let Some((is_encrypted, unpacked_size)) = lone_member(bytes, header).filter(|_| !listed.contains(&header)) {
+        if listed.contains(&header) {
+            continue;
+        }
+        if let Some((is_encrypted, unpacked_size)) = lone_member(bytes, header, deadline) {
             looked_at += 1;
             if is_encrypted && found.encrypted.is_empty() {
                 found.encrypted.push("zip".to_owned());
@@ -153,10 +163,11 @@ fn end_records(bytes: &[u8]) -> impl Iterator<Item = usize> {
 }
 
 /// Looks for local headers outside the listed members: some programs, and all that repair archives, read by these.
-fn check_gaps(bytes: &[u8], known: &[Range<usize>]) -> Checked<()> {
+fn check_gaps(bytes: &[u8], known: &[Range<usize>], deadline: &Deadline) -> Checked<()> {
     let rest = bytes.len()..bytes.len();
     let mut covered = 0;
     for area in known.iter().chain([&rest]) {
+        deadline.spend(LOCAL_HEADER_SIZE)?;
         if bytes.get(covered..area.start).is_some_and(|gap| memmem::find(gap, LOCAL_HEADER).is_some()) {
             return Err("a member that the directory does not list");
         }
@@ -167,7 +178,7 @@ fn check_gaps(bytes: &[u8], known: &[Range<usize>]) -> Checked<()> {
 
 /// A program that reads an archive as it arrives unpacks a streamed member to find its end, and expects a data descriptor
 /// there and then a local header. It must not find them where the directory says that the data go on, or are over.
-fn check_streams(bytes: &[u8], members: &[Member]) -> Checked<()> {
+fn check_streams(bytes: &[u8], members: &[Member], deadline: &Deadline) -> Checked<()> {
     let streamed = || members.iter().filter(|member| member.is_streamed && member.data < member.end);
     if streamed().any(|member| !member.has_descriptor(bytes)) {
         return Err("no data descriptor after a streamed member");
@@ -177,7 +188,11 @@ fn check_streams(bytes: &[u8], members: &[Member]) -> Checked<()> {
         return Ok(());
     }
     let listed: HashSet<usize> = members.iter().map(|member| member.header).collect();
-    for header in memmem::find_iter(bytes, LOCAL_HEADER).filter(|header| !listed.contains(header)) {
+    for header in memmem::find_iter(bytes, LOCAL_HEADER) {
+        deadline.spend(LOCAL_HEADER_SIZE)?;
+        if listed.contains(&header) {
+            continue;
+        }
         // The descriptor's sizes have 4 or 8 bytes; before them stand a checksum and perhaps a signature of 4 bytes each.
         for (size, descriptor) in [(4, 12), (4, 16), (8, 20), (8, 24)] {
             let packed_size = header.checked_sub(2 * size).and_then(|offset| number(bytes, offset, size));
@@ -242,7 +257,7 @@ mod tests {
 
     fn inspected(bytes: &[u8]) -> Findings {
         let mut found = Findings::default();
-        inspect(bytes, &mut found);
+        inspect(bytes, &Deadline::far(), &mut found);
         found
     }
 
@@ -307,7 +322,7 @@ mod tests {
         assert_eq!(inspected(b"unzip looks for PK\x05\x06 and more of the kind"), Findings::default());
 
         let mut found = Findings::default();
-        inspect_container(&plain, &mut found);
+        inspect_container(&plain, &Deadline::far(), &mut found);
         assert_eq!(found, Findings { expected_below: vec![10], ..Findings::default() });
     }
 }

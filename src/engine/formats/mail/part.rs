@@ -101,10 +101,12 @@ pub(super) fn is_base64(line: &[u8]) -> bool {
     !line.is_empty() && line.iter().all(|&byte| is_digit(byte) || byte == b'=')
 }
 
-/// The length of what is encoded in base64 (RFC 2045, 6.8): other characters do not count, and `=` ends it.
+/// The length of what libclamav makes of base64 (RFC 2045, 6.8): other characters do not count, and `=` ends it.
 #[derive(Default)]
 pub(super) struct Base64 {
     digits: u64,
+    /// The last of them.
+    last: u8,
     ended: bool,
     /// Behind the end there is a line that looks like more of it, which some programs decode as well.
     pub(super) goes_on: bool,
@@ -126,12 +128,29 @@ impl Base64 {
         self.is_der_signature |= self.is_signature && self.digits == 0 && line.starts_with(b"MI");
         let end = memchr(b'=', line);
         self.ended = end.is_some();
-        let digits = line.iter().take(end.unwrap_or(line.len())).filter(|&&byte| is_digit(byte)).count();
+        let digits = || line.iter().take(end.unwrap_or(line.len())).copied().filter(|&byte| is_digit(byte));
+        self.last = digits().next_back().unwrap_or(self.last);
+        let digits = digits().count();
         self.digits = self.digits.saturating_add(u64::try_from(digits).unwrap_or(u64::MAX));
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.digits / 4 * 3 + self.digits % 4 * 3 / 4
+        let value = match self.last {
+            letter @ b'A'..=b'Z' => letter - b'A',
+            letter @ b'a'..=b'z' => letter - b'a' + 26,
+            digit @ b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            _ => 63,
+        };
+        // Bits that are left over and not zero make another byte (message.c: decode). An encoder leaves none; a text that is no base64 does,
+        // such as a placeholder in a web page's `data:` URL.
+        let left_over = match self.digits % 4 {
+            0 => false,
+            1 => true,
+            2 => value & 0x0f != 0,
+            _ => value & 0x03 != 0,
+        };
+        self.digits / 4 * 3 + self.digits % 4 * 3 / 4 + u64::from(left_over)
     }
 }
 
@@ -157,6 +176,10 @@ mod tests {
             (vec!["QUJD", "RA=="], 4, false),
             (vec!["QU!JD"], 3, false),
             (vec!["QUI"], 2, false),
+            (vec!["QUJ"], 3, false),
+            (vec!["QU"], 2, false),
+            (vec!["QUJDQ"], 4, false),
+            (vec!["${image.data}"], 7, false),
             (vec!["QQ==", "____", "a footer"], 1, false),
             (vec!["QQ==", "QUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVGQUJDREVG"], 1, true),
         ] {

@@ -178,7 +178,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 /// An OLE2 file with these streams, for tests: header, allocation table, directory, small sectors and their table, large
 /// streams.
 #[cfg(test)]
-pub(super) fn build(streams: &[(&str, &[u8])]) -> Vec<u8> {
+pub(in crate::engine::formats) fn build(streams: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut table, mut mini_table, mut small, mut large) = (vec![0xffff_fffd_u32], Vec::new(), Vec::new(), Vec::new());
     let chain = |table: &mut Vec<u32>, length: usize, sector: usize| {
         let start = table.len() as u32;

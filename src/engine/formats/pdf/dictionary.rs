@@ -12,12 +12,17 @@ use memchr::{memchr, memmem};
 const KEYS: &[&[u8]] = &[
     b"DecodeParms",
     b"DP",
+    b"EFF",
     b"Encrypt",
+    b"F",
     b"Filter",
+    b"First",
     b"H",
     b"Height",
     b"Length",
     b"Linearized",
+    b"N",
+    b"StmF",
     b"Subtype",
     b"Type",
     b"W",
@@ -51,7 +56,7 @@ pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, 0 | b'\t' | b'\n' | 0x0c | b'\r' | b' ')
 }
 
-fn is_regular(byte: u8) -> bool {
+pub(super) fn is_regular(byte: u8) -> bool {
     !is_space(byte) && !b"()<>[]{}/%".contains(&byte)
 }
 
@@ -194,11 +199,17 @@ impl Dictionary {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone())
     }
 
+    /// The name that is an entry's value.
+    pub(super) fn name<'bytes>(&self, bytes: &'bytes [u8], key: &[u8]) -> Option<Cow<'bytes, [u8]>> {
+        match next_token(bytes, self.get(key)?.start)? {
+            (Token::Name(name), _) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether an entry's value is this name.
     pub(super) fn is(&self, bytes: &[u8], key: &[u8], name: &[u8]) -> bool {
-        self.get(key)
-            .and_then(|value| next_token(bytes, value.start))
-            .is_some_and(|(token, _)| token == Token::Name(Cow::Borrowed(name)))
+        self.name(bytes, key).is_some_and(|value| value == name)
     }
 }
 

@@ -10,12 +10,15 @@ pub(super) fn same_filters(filters: &[&str], read: &[&str]) -> bool {
     filters.get(..length(filters)) == read.get(..length(read))
 }
 
-/// Whether libclamav's decoder of the first filter takes the data (`pdfdecode.c`); it is pickier than readers are.
-pub(super) fn is_decodable(filters: &[&str], data: &[u8]) -> bool {
-    let is_text = |filter: &&str| matches!(*filter, "ASCIIHexDecode" | "ASCII85Decode");
-    if filters.iter().skip(1).any(&is_text) && !filters.first().is_some_and(&is_text) {
+/// Whether libclamav's decoder of the first filter takes the data (`pdfdecode.c`); it is pickier than readers are. Without the data,
+/// and behind another filter, those that may not are taken for such as do not.
+pub(super) fn is_decodable(filters: &[&str], data: Option<&[u8]>) -> bool {
+    let is_picky = |filter: &&str| matches!(*filter, "ASCIIHexDecode" | "ASCII85Decode" | "RunLengthDecode");
+    let unseen = filters.get(usize::from(data.is_some())..).unwrap_or_default();
+    if unseen.iter().any(is_picky) {
         return false;
     }
+    let Some(data) = data else { return true };
     match filters.first() {
         _ if data.iter().all(|&byte| is_space(byte)) => true,
         Some(&"ASCIIHexDecode") => is_hexadecimal(data),
@@ -107,10 +110,12 @@ mod tests {
             (&["RunLengthDecode"], b"\x01ab\xff0\x80\n", true),
             (&["RunLengthDecode"], b"\x01ab\xff0\n", false),
             (&["FlateDecode", "ASCIIHexDecode"], b"\x78\x9c\x03\0", false),
+            (&["FlateDecode", "RunLengthDecode"], b"\x78\x9c\x03\0", false),
+            (&["ASCII85Decode", "ASCIIHexDecode"], b"Gh Q\nHHz~>", false),
             (&[], b"any", true),
         ];
         for (filters, data, expected) in cases {
-            assert_eq!(is_decodable(filters, data), *expected, "{filters:?} {data:?}");
+            assert_eq!(is_decodable(filters, Some(data)), *expected, "{filters:?} {data:?}");
         }
     }
 }

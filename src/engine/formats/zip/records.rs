@@ -1,5 +1,7 @@
 //! The records of a zip archive, as far as there is only one way to read them. Sections are of PKWARE's APPNOTE.TXT.
 
+use crate::engine::formats::deadline::Deadline;
+
 pub(super) const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 const DIRECTORY_ENTRY: &[u8] = b"PK\x01\x02";
 pub(super) const END_RECORD: &[u8] = b"PK\x05\x06";
@@ -7,7 +9,7 @@ const END_RECORD_64: &[u8] = b"PK\x06\x06";
 const END_LOCATOR_64: &[u8] = b"PK\x06\x07";
 const DESCRIPTOR: &[u8] = b"PK\x07\x08";
 
-const LOCAL_HEADER_SIZE: usize = 30;
+pub(super) const LOCAL_HEADER_SIZE: usize = 30;
 const DIRECTORY_ENTRY_SIZE: usize = 46;
 pub(super) const END_RECORD_SIZE: usize = 22;
 const END_RECORD_64_SIZE: usize = 56;
@@ -79,7 +81,7 @@ impl Directory {
 
     /// The directory that belongs to the end record at `end`, if every program will find this one: by its offset, as libclamav
     /// does, by its size, by the number of its entries, or by the end record of the ZIP64 extension.
-    pub(super) fn read(bytes: &[u8], end: usize) -> Checked<Self> {
+    pub(super) fn read(bytes: &[u8], end: usize, deadline: &Deadline) -> Checked<Self> {
         const CONTRADICTION: &str = "contradictory end record";
         let field = |offset, size| number(bytes, end + offset, size).ok_or("truncated");
         let (disk, first_disk, count_here, count) = (field(4, 2)?, field(6, 2)?, field(8, 2)?, field(10, 2)?);
@@ -112,6 +114,7 @@ impl Directory {
         let mut entries = Vec::new();
         let mut next = start;
         while next < stop {
+            deadline.spend(DIRECTORY_ENTRY_SIZE)?;
             if !starts_at(bytes, next, DIRECTORY_ENTRY) {
                 return Err(CONTRADICTION);
             }
@@ -139,10 +142,10 @@ pub(super) fn is_streamed(bytes: &[u8], header: usize) -> bool {
 
 /// Whether the member of a likely local header is encrypted, and its unpacked size. Programs hold the four bytes as a constant, and
 /// packed data by chance: a name has no NUL.
-pub(super) fn lone_member(bytes: &[u8], header: usize) -> Option<(bool, usize)> {
+pub(super) fn lone_member(bytes: &[u8], header: usize, deadline: &Deadline) -> Option<(bool, usize)> {
     let length = number(bytes, header + 26, 2)?;
     let name = bytes.get(header + LOCAL_HEADER_SIZE..)?.get(..length)?;
-    if !is_plausible(bytes, header) || name.contains(&0) {
+    if !is_plausible(bytes, header) || deadline.spend(length).is_err() || name.contains(&0) {
         return None;
     }
     Some((number(bytes, header + 6, 2)? & ENCRYPTED != 0, number(bytes, header + 22, 4)?))

@@ -1,0 +1,132 @@
+//! Objects in S3: where they are, and what is done with them.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::pin::pin;
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use tokio::sync::mpsc::Sender;
+
+use super::super::objects_of;
+use super::{Arguments, Item};
+use crate::aws;
+use crate::config::{Config, Location};
+use crate::intake::Intake;
+use crate::object::{self, Listed, S3Store};
+use crate::pipeline::{Done, Mode, Objects};
+use crate::queue::{ObjectEvent, SqsQueue};
+use crate::report::ScanReport;
+use crate::s3::NULL_VERSION;
+
+/// How often an object is tried when S3 or this machine is in trouble.
+const ATTEMPTS: u32 = 3;
+
+/// What a target means.
+#[derive(Debug, Clone)]
+pub(super) enum Address {
+    Local(PathBuf),
+    Object(ObjectEvent),
+    Prefix { bucket: String, prefix: String },
+}
+
+impl Address {
+    /// What the targets mean.
+    pub(super) fn of(arguments: &Arguments) -> Result<Vec<Self>, String> {
+        let version = arguments.version_id.as_deref();
+        if version.is_some() && arguments.targets.len() != 1 {
+            return Err("--version-id belongs to one object alone".to_owned());
+        }
+        arguments.targets.iter().map(|target| Self::parse(target, version)).collect()
+    }
+
+    /// A key is taken as it stands: nothing in it is decoded.
+    fn parse(target: &OsStr, version: Option<&str>) -> Result<Self, String> {
+        let no_object = || format!("{}: --version-id belongs to an object in S3, s3://bucket/key", target.to_string_lossy());
+        if !target.as_encoded_bytes().starts_with(b"s3://") {
+            return if version.is_some() { Err(no_object()) } else { Ok(Self::Local(target.into())) };
+        }
+        let target = target.to_str().ok_or("a key must be UTF-8")?;
+        let rest = target.strip_prefix("s3://").unwrap_or(target);
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(format!("{target}: there is no bucket; write s3://bucket/key or s3://bucket/prefix/"));
+        }
+        let bucket = bucket.to_owned();
+        if key.is_empty() || (key.ends_with('/') && version.is_none()) {
+            return if version.is_some() { Err(no_object()) } else { Ok(Self::Prefix { bucket, prefix: key.to_owned() }) };
+        }
+        Ok(Self::Object(ObjectEvent {
+            bucket,
+            key: key.to_owned(),
+            // EventBridge leaves it empty where there are no versions; an input template cannot leave it out.
+            version_id: version.filter(|version| !version.is_empty() && *version != NULL_VERSION).map(str::to_owned),
+            ..ObjectEvent::default()
+        }))
+    }
+}
+
+/// The clients.
+pub(super) struct Aws {
+    s3: aws_sdk_s3::Client,
+    sqs: aws_sdk_sqs::Client,
+}
+
+impl Aws {
+    /// Clients, if any of the addresses needs them.
+    pub(super) async fn for_addresses(addresses: &[Address]) -> Option<Self> {
+        if addresses.iter().all(|address| matches!(address, Address::Local(_))) {
+            return None;
+        }
+        let sdk = aws::config().await;
+        Some(Self { s3: aws::s3(&sdk), sqs: aws::sqs(&sdk) })
+    }
+
+    /// What works on objects, after checking that acting on them is safe.
+    pub(super) async fn objects(&self, config: &Config, intake: &Intake, act: bool) -> Result<Objects<S3Store>> {
+        let objects = objects_of(config, intake, self.s3.clone(), &self.sqs);
+        if act && let Some(url) = &config.queue.url {
+            let arn = SqsQueue::new(self.sqs.clone(), url.clone(), std::time::Duration::ZERO).arn().await;
+            objects.actions.check_destinations(&arn.context("cannot use queue.url")?).await?;
+        }
+        Ok(objects)
+    }
+
+    /// Sends all objects below the prefix; waits when the scan is behind.
+    pub(super) async fn list(&self, bucket: &str, prefix: &str, trace_id: Option<&str>, items: &Sender<Item>) {
+        let source = Location { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
+        let mut listed = pin!(object::list(&self.s3, &source, false, None));
+        while let Some(found) = listed.next().await {
+            let item = match found {
+                // What is there when its turn comes is what is scanned.
+                Ok(Listed { key, .. }) => Item::Object(Box::new(ObjectEvent {
+                    bucket: bucket.to_owned(),
+                    key,
+                    trace_id: trace_id.map(str::to_owned),
+                    ..ObjectEvent::default()
+                })),
+                Err(error) => Item::Broken { name: source.to_string(), error: error.to_string() },
+            };
+            if items.send(item).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The object's name, and what was found.
+pub(super) async fn scan(
+    objects: Option<&Objects<S3Store>>,
+    event: &ObjectEvent,
+    mode: Mode,
+) -> (String, Result<ScanReport, String>) {
+    let name = format!("s3://{}/{}", event.bucket, event.key);
+    let Some(objects) = objects else { return (name, Err("there is no client for S3".to_owned())) };
+    let outcome = match objects.insist(event, mode, ATTEMPTS).await {
+        Ok(Done::Reported(report)) => Ok(*report),
+        Ok(Done::Skipped(rule)) => Err(format!("skipped by the rule {rule}")),
+        Ok(Done::Gone(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    (name, outcome)
+}

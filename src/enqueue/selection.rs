@@ -1,0 +1,93 @@
+//! Which objects are enqueued. Pure: nothing here talks to S3.
+
+use time::OffsetDateTime;
+
+use crate::action::{ScannedWith, Tags};
+
+/// Which objects are enqueued: those that meet every rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Last modified then or later.
+    pub since: Option<OffsetDateTime>,
+    /// What their tags say.
+    pub tags: TagRule,
+}
+
+/// What an object's tags say about its last scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagRule {
+    /// Anything: they are not looked at.
+    Any,
+    /// No verdict.
+    Untagged,
+    /// No verdict, or not that it was reached with these definitions or newer ones.
+    OlderThan(ScannedWith),
+}
+
+impl Selection {
+    /// Whether the time of the last change is right. If it is not known, it is.
+    pub(super) fn by_age(&self, last_modified: Option<OffsetDateTime>) -> bool {
+        match (self.since, last_modified) {
+            (Some(since), Some(at)) => at >= since,
+            _ => true,
+        }
+    }
+
+    pub(super) fn needs_tags(&self) -> bool {
+        self.tags != TagRule::Any
+    }
+
+    /// Whether the tags are right; the names of those of a verdict begin with `prefix`.
+    pub(super) fn by_tags(&self, tags: &Tags, prefix: &str) -> bool {
+        let value = |name: &str| tags.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        let is_tagged = value(&format!("{prefix}status")).is_some();
+        match &self.tags {
+            TagRule::Any => true,
+            TagRule::Untagged => !is_tagged,
+            TagRule::OlderThan(current) => {
+                let with = value(&ScannedWith::tag_name(prefix)).and_then(|tag| tag.parse::<ScannedWith>().ok());
+                !is_tagged || with.is_none_or(|with| with.is_older_than(current))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn age() {
+        let since = |since| Selection { since, tags: TagRule::Any };
+        let noon = datetime!(2026-11-21 12:00 UTC);
+        assert!(since(None).by_age(Some(noon)));
+        assert!(since(Some(noon)).by_age(Some(noon)));
+        assert!(since(Some(noon)).by_age(Some(datetime!(2026-11-21 13:30 +01:00))));
+        assert!(!since(Some(noon)).by_age(Some(datetime!(2026-11-21 11:59:59 UTC))));
+        assert!(since(Some(noon)).by_age(None), "unknown");
+    }
+
+    #[test]
+    fn tags() {
+        let current = ScannedWith::new(27500, "0123456789abcdef");
+        let rules = [TagRule::Any, TagRule::Untagged, TagRule::OlderThan(current)];
+        for (tags, expected) in [
+            (vec![], [true, true, true]),
+            (vec![("team", "a")], [true, true, true]),
+            (vec![("other-status", "CLEAN")], [true, true, true]),
+            // By a version that did not say with what.
+            (vec![("p-status", "CLEAN")], [true, false, true]),
+            (vec![("p-status", "CLEAN"), ("p-definitions", "27499 0123456789abcdef")], [true, false, true]),
+            (vec![("p-status", "INFECTED"), ("p-definitions", "27500 0123456789abcdef")], [true, false, false]),
+            (vec![("p-status", "CLEAN"), ("p-definitions", "27501 ffff")], [true, false, false]),
+            (vec![("p-status", "CLEAN"), ("p-definitions", "what?")], [true, false, true]),
+            (vec![("p-definitions", "27500 0123456789abcdef")], [true, true, true]),
+        ] {
+            let tags: Tags = tags.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let found = rules.clone().map(|rule| Selection { since: None, tags: rule }.by_tags(&tags, "p-"));
+            assert_eq!(found, expected, "{tags:?}");
+        }
+    }
+}

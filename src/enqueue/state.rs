@@ -1,0 +1,195 @@
+//! The progress in a file, for an interrupted run to go on from.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// More than any of our files has: 8 KiB of custom data, escaped, and a key.
+const MOST_BYTES: u64 = 256 * 1024;
+
+/// What a state file belongs to. Whoever goes on with other options would leave objects out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// `s3://bucket/prefix/`
+    pub source: String,
+    /// The queue's URL.
+    pub queue_url: String,
+    /// `--versions`
+    pub versions: bool,
+    /// `--older-than-definitions`
+    pub older_than_definitions: bool,
+    /// `--untagged`
+    pub untagged: bool,
+    /// `--since`, in seconds since 1970.
+    pub since: Option<i64>,
+    /// `--trace-id`
+    pub trace_id: Option<String>,
+    /// `--custom`
+    pub custom: Option<Map<String, Value>>,
+}
+
+/// What is in the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    schema: Schema,
+    work: Work,
+    /// Everything up to this key has been sent.
+    start_after: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Schema {
+    #[serde(rename = "clamgate.enqueue/1")]
+    V1,
+}
+
+/// A state file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be read or written.
+    #[error("the state file {path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        error: io::Error,
+    },
+    /// It is no state file.
+    #[error("the state file {path} is not one of clamgate enqueue: {error}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+    /// It belongs to another run.
+    #[error("the state file {path} belongs to other options ({theirs}): use those, another file, or remove it to begin anew")]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// Those options, as JSON.
+        theirs: String,
+    },
+}
+
+/// A file that exists as long as there is something to go on with.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    state: State,
+}
+
+impl StateFile {
+    /// Reads the file, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]; [`StateError::Other`] if it belongs to other work.
+    pub fn open(path: &Path, work: Work) -> Result<Self, StateError> {
+        let mut state = State { schema: Schema::V1, work, start_after: None };
+        let io = |error| StateError::Io { path: path.to_owned(), error };
+        let mut text = String::new();
+        match File::open(path) {
+            Ok(file) => file.take(MOST_BYTES).read_to_string(&mut text).map_err(io)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { path: path.to_owned(), state }),
+            Err(error) => return Err(io(error)),
+        };
+        let found: State = serde_json::from_str(&text).map_err(|error| StateError::Shape { path: path.to_owned(), error })?;
+        if found.work != state.work {
+            let theirs = serde_json::to_string(&found.work).unwrap_or_default();
+            return Err(StateError::Other { path: path.to_owned(), theirs });
+        }
+        state.start_after = found.start_after;
+        Ok(Self { path: path.to_owned(), state })
+    }
+
+    /// The key up to which everything has been sent, if the file says so.
+    #[must_use]
+    pub fn start_after(&self) -> Option<&str> {
+        self.state.start_after.as_deref()
+    }
+
+    /// Replaces the file as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`]; then the file is as it was.
+    pub fn save(&mut self, start_after: Option<&str>) -> Result<(), StateError> {
+        self.state.start_after = start_after.map(str::to_owned);
+        let io = |error| StateError::Io { path: self.path.clone(), error };
+        let text = serde_json::to_string(&self.state).map_err(|error| io(error.into()))?;
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+        file.persist(&self.path).map_err(|error| io(error.error))?;
+        Ok(())
+    }
+
+    /// Removes the file: nothing is left to go on with.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`]
+    pub fn remove(self) -> Result<(), StateError> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::Io { path: self.path, error }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(source: &str) -> Work {
+        Work {
+            source: source.to_owned(),
+            queue_url: "http://q/".to_owned(),
+            versions: false,
+            older_than_definitions: false,
+            untagged: true,
+            since: Some(1),
+            trace_id: None,
+            custom: Some(Map::from_iter([("a".to_owned(), Value::Null)])),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_found_again_by_the_same_work_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut file = StateFile::open(&path, work("s3://b/")).unwrap();
+        assert_eq!(file.start_after(), None);
+        assert!(!path.exists());
+        for key in ["a\n\u{1f41a}\"", "b"] {
+            file.save(Some(key)).unwrap();
+            assert_eq!(StateFile::open(&path, work("s3://b/")).unwrap().start_after(), Some(key));
+        }
+        let error = StateFile::open(&path, work("s3://b/other/")).unwrap_err();
+        assert!(matches!(error, StateError::Other { .. }), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+        file.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_state_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        for text in ["", "{}", "something precious", r#"{"schema":"clamgate.enqueue/2","work":{},"start_after":null}"#] {
+            fs::write(&path, text).unwrap();
+            assert!(matches!(StateFile::open(&path, work("s3://b/")), Err(StateError::Shape { .. })), "{text}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert!(matches!(StateFile::open(dir.path(), work("s3://b/")), Err(StateError::Io { .. })));
+        let nowhere = dir.path().join("no/such/dir");
+        let mut file = StateFile::open(&nowhere, work("s3://b/")).unwrap();
+        assert!(matches!(file.save(None), Err(StateError::Io { .. })));
+    }
+}

@@ -1,0 +1,10 @@
+//! Keys, as lists of objects and event notifications write them.
+
+use percent_encoding::percent_decode_str;
+
+/// A key that was written as form data: a plus is a space, and everything unusual is percent-encoded. `None` if it is not UTF-8.
+///
+/// Lists are asked for in this form (`encoding-type=url`), because a key can hold characters that XML cannot.
+pub(crate) fn decode(encoded: &str) -> Option<String> {
+    percent_decode_str(&encoded.replace('+', " ")).decode_utf8().ok().map(|decoded| decoded.into_owned())
+}

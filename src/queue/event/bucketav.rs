@@ -1,0 +1,47 @@
+//! Scan jobs as bucketAV takes them on its queue (<https://bucketav.com/help/developer/>), so that whoever sends them need not
+//! change. Keys are not encoded.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Event, EventError, ObjectEvent, count, from_json};
+use crate::queue::job::check_trace_id;
+
+/// What bucketAV passes through, in bytes.
+const MOST_CUSTOM_DATA: usize = 16 * 1024;
+
+#[derive(Deserialize)]
+struct Job {
+    objects: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    bucket: String,
+    key: String,
+    #[serde(alias = "version_id")]
+    version: Option<String>,
+    trace_id: Option<String>,
+    custom_data: Option<String>,
+}
+
+pub(super) fn parse(body: &str) -> Result<Event, EventError> {
+    let Job { objects } = from_json(body, "a bucketAV scan job")?;
+    count(objects.len(), "objects")?;
+    Ok(Event::of(objects.into_iter().map(Object::event).collect::<Result<_, _>>()?))
+}
+
+impl Object {
+    fn event(self) -> Result<ObjectEvent, EventError> {
+        let Self { bucket, key, version, trace_id, custom_data } = self;
+        if let Some(trace_id) = &trace_id {
+            check_trace_id(trace_id)?;
+        }
+        if custom_data.as_ref().is_some_and(|data| data.len() > MOST_CUSTOM_DATA) {
+            return Err(EventError::Invalid { field: "custom_data", rule: "must have at most 16 KiB" });
+        }
+        // A text there, an object here: it keeps its name.
+        let custom = custom_data.map(|data| Map::from_iter([("custom_data".to_owned(), Value::String(data))]));
+        ObjectEvent { bucket, key, version_id: version, trace_id, custom, ..ObjectEvent::default() }.checked()
+    }
+}
