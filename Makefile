@@ -77,6 +77,7 @@ test: setup ## format, lints, licences, documentation and all tests
 fuzz: packages ## each fuzz target on a bounded number of inputs
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz --version 0.13.2
 	@$(call fuzz,event,100000)
+	@$(call fuzz,clamd,100000)
 	@$(call fuzz,verdict,100000)
 	@$(call fuzz,engine,2000)
 

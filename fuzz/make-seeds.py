@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes seeds/: small real containers of many kinds, and examples of each message that can be on the queue.
+"""Writes seeds/: small real containers of many kinds, examples of each message that can be on the queue, and conversations of
+clamd's clients.
 
 Python's standard library is enough, and the files are the same every time. The names of the engine's seeds say what becomes of
 them with tests/data/signatures: `infected-…` holds EICAR, `clean-…` is harmless, `unscannable-…` cannot be read to its end.
@@ -27,7 +28,7 @@ SEEDS = pathlib.Path(__file__).parent / "seeds"
 
 
 def main():
-    for target, seeds in (("engine", engine()), ("event", events())):
+    for target, seeds in (("engine", engine()), ("event", events()), ("clamd", clamd())):
         directory = SEEDS / target
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
@@ -368,6 +369,28 @@ def events():
         "job-unknown-field": job({"bucket": "b", "key": "k", "version": "v"}),
         "several-kinds": json.dumps({"Records": [], "objects": []}).encode(),
         "not-json": b"hello",
+    }
+
+
+def clamd():
+    def stream(*chunks):
+        return b"".join(struct.pack(">I", len(chunk)) + chunk for chunk in chunks) + bytes(4)
+
+    def cut(size, conversation):
+        return bytes([size]) + conversation
+
+    return {
+        "old": cut(255, b"PING"),
+        "newline": cut(3, b"nVERSION\r\nnSTATS\n"),
+        "null": cut(1, b"zVERSIONCOMMANDS\0zRELOAD\0"),
+        "scan": cut(9, b"zSCAN /srv/a file\0nCONTSCAN /srv\nnALLMATCHSCAN \n"),
+        "instream": cut(7, b"zINSTREAM\0" + stream(EICAR[:20], EICAR[20:])),
+        "empty-stream": cut(2, b"nINSTREAM\n" + stream()),
+        "claimed": cut(50, b"zINSTREAM\0" + b"\xff\xff\xff\xff" + TEXT),
+        "fildes": cut(4, b"zFILDES\0\0nFILDES\n\0"),
+        "session": cut(11, b"zIDSESSION\0zPING\0zINSTREAM\0" + stream(TEXT) + b"zFILDES\0xzSCAN /\0zEND\0"),
+        "too-long": cut(255, b"zSCAN /" + b"a" * 4200 + b"\0"),
+        "unknown": cut(255, b"nping\nzSCANx\0n\nz\0SCAN"),
     }
 
 

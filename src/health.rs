@@ -3,15 +3,16 @@
 //! The answer comes from the process that does the work, at the moment of asking: a file could outlive it.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::unix_socket::UnixSocket;
 
 /// How long an asker waits, and how long the service waits for an asker to read.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,10 +41,7 @@ pub struct Health {
 
 /// A bound socket, removed when dropped.
 #[derive(Debug)]
-pub struct HealthServer {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct HealthServer(UnixSocket);
 
 impl HealthServer {
     /// Binds the socket, in place of one that nobody listens on any more. Only this user may connect.
@@ -52,30 +50,25 @@ impl HealthServer {
     ///
     /// When the directory cannot be written to, or another process listens on the socket.
     pub async fn bind(path: &Path) -> io::Result<Self> {
-        if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            if !metadata.file_type().is_socket() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and is no socket"));
-            }
-            if UnixStream::connect(path).await.is_ok() {
+        let socket = UnixSocket::bind(path, 0o600).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => {
                 let text = "another clamgate listens on it; set service.health_socket to give each its own";
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+                io::Error::new(io::ErrorKind::AddrInUse, text)
             }
-            std::fs::remove_file(path)?;
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+            _ => error,
+        })?;
+        Ok(Self(socket))
     }
 
     /// Answers until `stop`.
     pub async fn run(self, health: Arc<dyn Fn() -> Health + Send + Sync>, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = self.0.accept() => accepted,
                 () = stop.cancelled() => return,
             };
             match accepted {
-                Ok((mut stream, _)) => {
+                Ok(mut stream) => {
                     let line = serde_json::to_string(&health()).unwrap_or_default() + "\n";
                     // The answer fits the socket's buffer: this does not wait for the asker.
                     let _ = tokio::time::timeout(PATIENCE, stream.write_all(line.as_bytes())).await;
@@ -86,12 +79,6 @@ impl HealthServer {
                 }
             }
         }
-    }
-}
-
-impl Drop for HealthServer {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -49,7 +49,7 @@
 pub mod action;
 #[cfg(feature = "service")]
 pub mod aws;
-#[cfg(feature = "service")]
+#[cfg(feature = "clamd")]
 pub mod clamd;
 #[cfg(feature = "service")]
 pub mod cli;
@@ -89,3 +89,5 @@ pub mod service;
 pub mod shutdown;
 #[cfg(feature = "service")]
 pub mod telemetry;
+#[cfg(feature = "service")]
+mod unix_socket;

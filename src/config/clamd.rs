@@ -15,10 +15,12 @@ pub struct ClamdConfig {
     pub socket: Option<PathBuf>,
     /// The socket's permissions, in octal digits.
     pub socket_mode: String,
-    /// How many connections are open at once; more wait to be accepted.
+    /// How many connections are open at once. When all are taken, more wait, and those that have said nothing for a second are closed.
     pub max_connections: usize,
     /// How long a client may take for a command, or for the next piece of a stream.
     pub read_timeout_secs: u64,
+    /// How long a client may take for a whole stream.
+    pub stream_timeout_secs: u64,
     /// How long a session may be silent between commands.
     pub idle_timeout_secs: u64,
     /// What is answered when something could not be scanned completely.
@@ -47,6 +49,7 @@ impl Default for ClamdConfig {
             socket_mode: "660".to_owned(),
             max_connections: 200,
             read_timeout_secs: 30,
+            stream_timeout_secs: 600,
             idle_timeout_secs: 30,
             unscannable: Unscannable::Found,
             allow_paths_over_tcp: false,
@@ -74,6 +77,7 @@ impl ClamdConfig {
             (self.mode().is_none(), "clamd.socket_mode must be permissions in octal digits, such as 660"),
             (self.max_connections == 0, "clamd.max_connections must be at least 1"),
             (self.read_timeout_secs == 0, "clamd.read_timeout_secs must be at least 1"),
+            (self.stream_timeout_secs == 0, "clamd.stream_timeout_secs must be at least 1"),
             (self.idle_timeout_secs == 0, "clamd.idle_timeout_secs must be at least 1"),
         ]
         .into_iter()

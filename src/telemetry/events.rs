@@ -8,7 +8,7 @@ use ::metrics::{counter, histogram};
 
 use super::metrics;
 use crate::queue::{EventError, Message};
-use crate::report::ScanReport;
+use crate::report::{ScanReport, Target};
 use crate::s3::{ObjectId, S3Error};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
@@ -74,6 +74,12 @@ pub fn report_lost(id: &ObjectId, error: &dyn Display) {
     tracing::error!(bucket = id.bucket.as_str(), key = id.key.as_str(), error = error.as_str(), "report not delivered");
 }
 
+/// A stream or file that could not be scanned; its sender was told.
+pub fn stream_failed(via: &'static str, name: &str, error: &dyn Display) {
+    let error = error.to_string();
+    tracing::warn!(via, name, error = error.as_str(), "stream not scanned");
+}
+
 /// An object that is done: the one line about it. `report` is the whole report as JSON.
 pub fn object_scanned(id: &ObjectId, report: &ScanReport) {
     count("queue", report);
@@ -105,8 +111,12 @@ pub fn stream_scanned(via: &'static str, report: &ScanReport) {
     let json = serde_json::to_string(report).unwrap_or_default();
     let status = report.status.to_string();
     let reason = report.reason.map(|reason| reason.to_string());
+    let name = match &report.target {
+        Target::File { path: name, .. } | Target::Stream { name, .. } | Target::S3 { key: name, .. } => name,
+    };
     tracing::info!(
         via,
+        name = name.as_str(),
         status = status.as_str(),
         reason = reason.as_deref(),
         signatures = report.signatures.join(" ").as_str(),

@@ -15,11 +15,11 @@ use crate::wait;
 
 /// A mirror: what is served by name, for freshclam's ranges too.
 #[derive(Clone, Default)]
-struct Mirror(Arc<Mutex<HashMap<String, Vec<u8>>>>);
+pub struct Mirror(Arc<Mutex<HashMap<String, Vec<u8>>>>);
 
 impl Mirror {
     /// A complete mirror of ClamAV's small signed test databases; `daily` is the one that knows EICAR, if it is the sixth.
-    fn publish(&self, daily: u32) {
+    pub fn publish(&self, daily: u32) {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/freshclam-mirror");
         let read = |number: u32| fs::read(data.join(format!("test-{number}.cvd"))).unwrap();
         let mut files = self.0.lock().unwrap();
@@ -32,7 +32,7 @@ impl Mirror {
         self.0.lock().unwrap().insert(format!("/{name}"), content.to_vec());
     }
 
-    async fn start(&self) -> String {
+    pub async fn start(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mirror = self.clone();

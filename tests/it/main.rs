@@ -5,6 +5,9 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod aws;
+mod clamd;
+mod clamd_beside;
+mod clamd_clients;
 mod cli;
 mod crash;
 mod differential;

@@ -34,6 +34,19 @@ pub struct Service {
 impl Service {
     /// A service on the test's queue, that promotes, quarantines and reports; `settings` are added to its environment.
     pub fn new(aws: &Aws, settings: &[(&str, &str)]) -> Self {
+        let of_queue: [(&str, &str); 5] = [
+            ("CLAMGATE_QUEUE__URL", &aws.queue),
+            ("CLAMGATE_QUEUE__WAIT_SECS", "1"),
+            ("CLAMGATE_REPORT__QUEUE_URL", &aws.results),
+            ("CLAMGATE_ACTIONS__PROMOTE_TO", &format!("s3://{}", aws.clean)),
+            ("CLAMGATE_ACTIONS__QUARANTINE_TO", &format!("s3://{}", aws.quarantine)),
+        ];
+        let all = aws::environment().into_iter().chain(of_queue).chain(settings.iter().copied());
+        Self::local(&all.collect::<Vec<_>>())
+    }
+
+    /// A service without a queue and without AWS; in `settings`, `{dir}` is its directory.
+    pub fn local(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("db")).unwrap();
         fs::create_dir(dir.path().join("scratch")).unwrap();
@@ -43,11 +56,6 @@ impl Service {
         }
         let own = |path: &str| dir.path().join(path).display().to_string();
         let mut environment: Vec<(String, String)> = [
-            ("CLAMGATE_QUEUE__URL", aws.queue.clone()),
-            ("CLAMGATE_QUEUE__WAIT_SECS", "1".to_owned()),
-            ("CLAMGATE_REPORT__QUEUE_URL", aws.results.clone()),
-            ("CLAMGATE_ACTIONS__PROMOTE_TO", format!("s3://{}", aws.clean)),
-            ("CLAMGATE_ACTIONS__QUARANTINE_TO", format!("s3://{}", aws.quarantine)),
             ("CLAMGATE_DEFINITIONS__DIR", own("db")),
             ("CLAMGATE_DEFINITIONS__POLL_SECS", "0".to_owned()),
             ("CLAMGATE_SCAN__SCRATCH_DIR", own("scratch")),
@@ -56,10 +64,10 @@ impl Service {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        for (name, value) in aws::environment().into_iter().chain(settings.iter().copied()) {
+        for (name, value) in settings {
             environment.retain(|(other, _)| other != name);
             if !value.is_empty() {
-                environment.push((name.to_owned(), value.to_owned()));
+                environment.push(((*name).to_owned(), value.replace("{dir}", &dir.path().display().to_string())));
             }
         }
         Self { dir, environment, setup: String::new(), child: None }
@@ -68,6 +76,14 @@ impl Service {
     /// A service that is ready.
     pub async fn start(aws: &Aws, settings: &[(&str, &str)]) -> Self {
         let mut service = Self::new(aws, settings);
+        service.spawn();
+        service.until_ready().await;
+        service
+    }
+
+    /// A service without a queue that is ready.
+    pub async fn start_local(settings: &[(&str, &str)]) -> Self {
+        let mut service = Self::local(settings);
         service.spawn();
         service.until_ready().await;
         service
@@ -154,8 +170,13 @@ impl Service {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS")
+    }
+
+    /// A line of /proc/PID/status in KiB.
+    pub fn memory_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }

@@ -1,0 +1,203 @@
+//! Listens, and keeps the number of connections in bounds.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::session::Session;
+use super::socket::Socket;
+use crate::config::ClamdConfig;
+use crate::intake::Intake;
+use crate::service::Service;
+use crate::unix_socket::UnixSocket;
+
+/// How many directories are walked at once, for all clients.
+const WALKS: usize = 32;
+
+/// When all connections are taken, one that has waited so long for its client is closed for a new one.
+const SPARE_IDLE: Duration = Duration::from_secs(1);
+
+/// How long to wait after the system refused to accept.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
+/// What all connections share.
+pub(super) struct Server {
+    pub(super) config: ClamdConfig,
+    pub(super) service: Arc<Service>,
+    pub(super) intake: Arc<Intake>,
+    pub(super) idle: IdleOnes,
+    /// Turns to walk a directory.
+    pub(super) walks: Semaphore,
+    slots: Arc<Semaphore>,
+}
+
+/// The connections that wait for a command, the oldest first.
+pub(super) type IdleOnes = Arc<Mutex<BTreeMap<(Instant, u64), CancellationToken>>>;
+
+/// A connection among the [`IdleOnes`], until it is dropped.
+pub(super) struct Idle {
+    ones: IdleOnes,
+    key: (Instant, u64),
+    send_away: CancellationToken,
+}
+
+impl Idle {
+    /// Waits from now on.
+    pub(super) fn new(ones: &IdleOnes) -> Self {
+        let send_away = CancellationToken::new();
+        let now = Instant::now();
+        let mut all = ones.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = all.range((now, 0)..=(now, u64::MAX)).next_back().map_or(0, |(&(_, number), _)| number + 1);
+        let key = (now, number);
+        all.insert(key, send_away.clone());
+        drop(all);
+        Self { ones: Arc::clone(ones), key, send_away }
+    }
+
+    /// Waits until its place is needed.
+    pub(super) async fn sent_away(&self) {
+        self.send_away.cancelled().await;
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        self.ones.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+/// The open listeners.
+pub(super) struct Listeners(Vec<Listener>);
+
+impl Listeners {
+    /// Opens what is configured.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be opened.
+    pub(super) async fn bind(config: &ClamdConfig) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        if let Some(address) = config.listen {
+            listeners.push(Listener::Tcp(tcp(address).await?));
+        }
+        if let Some(path) = &config.socket {
+            listeners.push(Listener::Unix(unix(path, config).await?));
+        }
+        Ok(Self(listeners))
+    }
+
+    /// Accepts until `stop`, then waits for what is under way, or drops it at `abandon`.
+    pub(super) async fn serve(self, server: &Arc<Server>, stop: &CancellationToken, abandon: &CancellationToken) {
+        let connections = TaskTracker::new();
+        let accepting = self.0.into_iter().map(|listener| {
+            let connections = &connections;
+            async move {
+                tokio::select! {
+                    () = accept(&listener, server, connections, stop, abandon) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        });
+        futures_util::future::join_all(accepting).await;
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on clamd.listen {address}: {error}")))?;
+    tracing::info!(address = %listener.local_addr()?, "listening for clamd's clients");
+    Ok(listener)
+}
+
+async fn unix(path: &Path, config: &ClamdConfig) -> io::Result<UnixSocket> {
+    let socket = UnixSocket::bind(path, config.mode().unwrap_or(0o600)).await;
+    let context =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on clamd.socket {}: {error}", path.display()));
+    let socket = socket.map_err(context)?;
+    tracing::info!(socket = %path.display(), "listening for clamd's clients");
+    Ok(socket)
+}
+
+async fn accept(
+    listener: &Listener,
+    server: &Arc<Server>,
+    connections: &TaskTracker,
+    stop: &CancellationToken,
+    abandon: &CancellationToken,
+) {
+    let patience = Duration::from_secs(server.config.read_timeout_secs);
+    loop {
+        let accepted = match listener {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Socket::tcp(stream, patience)),
+            Listener::Unix(socket) => socket.accept().await.map(|stream| Socket::unix(stream, patience)),
+        };
+        let socket = match accepted {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client of clamd's protocol");
+                sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let Some(slot) = server.slot().await else { return };
+        let (session, stop, abandon) = (Session::new(Arc::clone(server), socket), stop.clone(), abandon.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            tokio::select! {
+                () = session.run(&stop) => {}
+                () = abandon.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Server {
+    /// A server without connections.
+    pub(super) fn new(config: &ClamdConfig, service: &Arc<Service>, intake: Arc<Intake>) -> Self {
+        Self {
+            config: config.clone(),
+            service: Arc::clone(service),
+            intake,
+            idle: IdleOnes::default(),
+            walks: Semaphore::new(WALKS),
+            slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    fn spare_one(&self) {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, send_away)) = idle.first_key_value().filter(|((since, _), _)| since.elapsed() >= SPARE_IDLE) {
+            send_away.cancel();
+        }
+    }
+
+    /// Waits for a place for one more connection, and takes it from a client that says nothing: else those could keep all others out.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if self.slots.available_permits() == 0 {
+                self.spare_one();
+            }
+            let free = Arc::clone(&self.slots).acquire_owned();
+            if let Ok(slot) = timeout(SPARE_IDLE / 10, free).await {
+                return slot.ok();
+            }
+        }
+    }
+}
