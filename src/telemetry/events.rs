@@ -5,7 +5,7 @@
 use std::fmt::Display;
 
 use crate::queue::{EventError, Message};
-use crate::report::ScanReport;
+use crate::report::{ScanReport, Target};
 use crate::s3::{ObjectId, S3Error};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
@@ -75,5 +75,27 @@ pub fn object_scanned(id: &ObjectId, report: &ScanReport) {
         total_ms = ms(report.timings_ms.total),
         report = json.as_str(),
         "object scanned"
+    );
+}
+
+/// A stream that a client brought, `via` one of the ways in: the one line about it. `report` is the whole report as JSON.
+pub fn stream_scanned(via: &'static str, report: &ScanReport) {
+    let json = serde_json::to_string(report).unwrap_or_default();
+    let name = match &report.target {
+        Target::Stream { name, .. } => name.as_str(),
+        Target::File { path, .. } => path.as_str(),
+        Target::S3 { key, .. } => key.as_str(),
+    };
+    let status = report.status.to_string();
+    let reason = report.reason.map(|reason| reason.to_string());
+    tracing::info!(
+        via,
+        name,
+        status = status.as_str(),
+        reason = reason.as_deref(),
+        signatures = report.signatures.join(" ").as_str(),
+        total_ms = report.timings_ms.total.as_secs_f64() * 1e3,
+        report = json.as_str(),
+        "stream scanned"
     );
 }

@@ -1,4 +1,5 @@
-//! What the process says about itself: the log, and the events that it is made of.
+//! What the process says about itself: the log, the events that it is made of, and metrics.
 
 pub mod events;
 pub mod logs;
+pub mod metrics;
