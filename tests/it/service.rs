@@ -34,6 +34,27 @@ pub struct Service {
 impl Service {
     /// A service on the test's queue, that promotes, quarantines and reports; `settings` are added to its environment.
     pub fn new(aws: &Aws, settings: &[(&str, &str)]) -> Self {
+        let (clean, quarantine) = (format!("s3://{}", aws.clean), format!("s3://{}", aws.quarantine));
+        let own = [
+            ("CLAMGATE_QUEUE__URL", aws.queue.as_str()),
+            ("CLAMGATE_QUEUE__WAIT_SECS", "1"),
+            ("CLAMGATE_REPORT__QUEUE_URL", &aws.results),
+            ("CLAMGATE_ACTIONS__PROMOTE_TO", &clean),
+            ("CLAMGATE_ACTIONS__QUARANTINE_TO", &quarantine),
+        ];
+        let all: Vec<_> = own.into_iter().chain(aws::environment()).chain(settings.iter().copied()).collect();
+        Self::with(&all)
+    }
+
+    /// A service without a queue, on the HTTP API alone.
+    pub fn http(settings: &[(&str, &str)]) -> Self {
+        let own = [("CLAMGATE_HTTP__ENABLED", "true"), ("CLAMGATE_HTTP__LISTEN", "127.0.0.1:0")];
+        let all: Vec<_> = own.into_iter().chain(settings.iter().copied()).collect();
+        Self::with(&all)
+    }
+
+    /// A service with a directory of its own and these settings.
+    fn with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("db")).unwrap();
         fs::create_dir(dir.path().join("scratch")).unwrap();
@@ -43,11 +64,6 @@ impl Service {
         }
         let own = |path: &str| dir.path().join(path).display().to_string();
         let mut environment: Vec<(String, String)> = [
-            ("CLAMGATE_QUEUE__URL", aws.queue.clone()),
-            ("CLAMGATE_QUEUE__WAIT_SECS", "1".to_owned()),
-            ("CLAMGATE_REPORT__QUEUE_URL", aws.results.clone()),
-            ("CLAMGATE_ACTIONS__PROMOTE_TO", format!("s3://{}", aws.clean)),
-            ("CLAMGATE_ACTIONS__QUARANTINE_TO", format!("s3://{}", aws.quarantine)),
             ("CLAMGATE_DEFINITIONS__DIR", own("db")),
             ("CLAMGATE_DEFINITIONS__POLL_SECS", "0".to_owned()),
             ("CLAMGATE_SCAN__SCRATCH_DIR", own("scratch")),
@@ -56,7 +72,7 @@ impl Service {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        for (name, value) in aws::environment().into_iter().chain(settings.iter().copied()) {
+        for &(name, value) in settings {
             environment.retain(|(other, _)| other != name);
             if !value.is_empty() {
                 environment.push((name.to_owned(), value.to_owned()));
@@ -65,12 +81,26 @@ impl Service {
         Self { dir, environment, setup: String::new(), child: None }
     }
 
+    /// Where it serves the HTTP API, as it says itself.
+    pub async fn http_address(&self) -> String {
+        self.until_logged("the HTTP API listens", 1).await[0]["address"].as_str().unwrap().to_owned()
+    }
+
     /// A service that is ready.
     pub async fn start(aws: &Aws, settings: &[(&str, &str)]) -> Self {
         let mut service = Self::new(aws, settings);
         service.spawn();
         service.until_ready().await;
         service
+    }
+
+    /// A service without a queue that is ready, and the URL of its HTTP API.
+    pub async fn start_http(settings: &[(&str, &str)]) -> (Self, String) {
+        let mut service = Self::http(settings);
+        service.spawn();
+        service.until_ready().await;
+        let url = format!("http://{}", service.http_address().await);
+        (service, url)
     }
 
     /// A service that is ready, with limits that a shell has set for it.
