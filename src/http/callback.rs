@@ -93,7 +93,9 @@ impl Callbacks {
             let error = match timeout(PATIENCE, client.request(request)).await {
                 Ok(Ok(answer)) if answer.status().is_success() => return,
                 Ok(Ok(answer)) => format!("HTTP status {}", answer.status()),
-                Ok(Err(error)) => std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+                Ok(Err(error)) => {
+                    std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+                }
                 Err(_) => format!("no answer in {} seconds", PATIENCE.as_secs()),
             };
             let Some(&pause) = pauses.next() else {

@@ -122,7 +122,8 @@ pub(super) async fn clamav_rest(State(api): State<Arc<Api>>, request: Request) -
     }
     // A virus wins, else the last thing that was wrong.
     let codes = || results.iter().map(|result| result.code);
-    let wrong = codes().find(|&code| code == StatusCode::NOT_ACCEPTABLE).or_else(|| codes().rfind(|&code| code != StatusCode::OK));
+    let wrong =
+        codes().find(|&code| code == StatusCode::NOT_ACCEPTABLE).or_else(|| codes().rfind(|&code| code != StatusCode::OK));
     Ok((wrong.unwrap_or(StatusCode::OK), Json(results)).into_response())
 }
 

@@ -73,7 +73,9 @@ pub(super) fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> 
     match multer::parse_boundary(text) {
         Ok(boundary) if (1..=70).contains(&boundary.len()) => Ok(Some(boundary)),
         Ok(_) => Err(ApiError::malformed("the boundary must have 1 to 70 characters")),
-        Err(multer::Error::NoMultipart) => Err(ApiError::unsupported("of the multipart types, only multipart/form-data is taken")),
+        Err(multer::Error::NoMultipart) => {
+            Err(ApiError::unsupported("of the multipart types, only multipart/form-data is taken"))
+        }
         Err(error) => Err(ApiError::malformed(format!("Content-Type: {error}"))),
     }
 }

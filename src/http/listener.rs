@@ -51,7 +51,8 @@ struct Slots {
 impl Server {
     /// Accepts until `stop`. Connections may go on longer: they are part of `work`.
     pub(super) async fn run(self, listener: TcpListener) {
-        let slots = Slots { regular: Arc::new(Semaphore::new(self.max_connections)), reserve: Arc::new(Semaphore::new(RESERVE)) };
+        let slots =
+            Slots { regular: Arc::new(Semaphore::new(self.max_connections)), reserve: Arc::new(Semaphore::new(RESERVE)) };
         let server = Arc::new(self);
         loop {
             let accepted = tokio::select! {

@@ -95,7 +95,8 @@ fn type_of(schema: &Value) -> String {
     if !values.is_empty() {
         return values.join(" ");
     }
-    let inside = fields(&schema["properties"]).map(|(name, property)| format!("<code>{}</code>: {}", escaped(name), type_of(property)));
+    let inside =
+        fields(&schema["properties"]).map(|(name, property)| format!("<code>{}</code>: {}", escaped(name), type_of(property)));
     let inside: Vec<String> = inside.collect();
     if !inside.is_empty() {
         return format!("{{{}}}", inside.join(", "));

@@ -67,8 +67,9 @@ pub async fn serve(config: &HttpConfig, service: &Arc<Service>, abandon: &Cancel
 
     work.close();
     tokio::select! {
-        () = work.wait() => {}
+        biased;
         () = abandon.cancelled() => tracing::warn!("HTTP requests under way were dropped"),
+        () = work.wait() => {}
     }
     Ok(())
 }

@@ -238,7 +238,12 @@ impl Job {
                 if let Failure::Scan(error) = &failure {
                     api.note_trouble(error);
                 }
-                tracing::warn!(bucket = event.bucket.as_str(), key = event.key.as_str(), error = failure.to_string(), "object not done");
+                tracing::warn!(
+                    bucket = event.bucket.as_str(),
+                    key = event.key.as_str(),
+                    error = failure.to_string(),
+                    "object not done"
+                );
                 Err(failure.into())
             }
         }

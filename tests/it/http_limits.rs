@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 
 use crate::samples::{self, eicar};
 use crate::service::Service;
@@ -35,7 +34,10 @@ async fn ten_gigabytes_are_refused_before_they_are_sent() {
     let refused = answer(send(&url, beginning(claimed).as_bytes()).await).await;
     assert_eq!(refused.status, 413);
     let report = refused.json();
-    assert_eq!((&report["status"], &report["reason"], &report["target"]["size"]), (&"UNSCANNABLE".into(), &"TOO_LARGE".into(), &claimed.into()));
+    assert_eq!(
+        (&report["status"], &report["reason"], &report["target"]["size"]),
+        (&"UNSCANNABLE".into(), &"TOO_LARGE".into(), &claimed.into())
+    );
     assert_eq!(answer(send(&url, form.as_bytes()).await).await.error(), (413, "too_large".to_owned()));
 }
 
@@ -51,28 +53,25 @@ async fn a_body_without_end_is_cut_off_and_memory_stays_bounded() {
     let (service, url) = Service::start_http(&settings).await;
     let before = service.resident_kib();
     let scan = format!("{url}/v1/scan");
-    for arguments in [
-        vec!["-X", "POST", "-T", "/dev/zero"],
-        vec!["-F", "f=@-;filename=zeros"],
-        // A part's header without an end, and a preamble without one.
-        vec!["-X", "POST", "-H", "Content-Type: multipart/form-data; boundary=b", "-T", "/dev/zero"],
+    let endless = curl(&["-X", "POST", "-T", "/dev/zero", &scan]).await;
+    assert_eq!((endless.status, endless.json()["reason"].clone()), (413, "TOO_LARGE".into()));
+    let form = "POST /v1/scan HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let disposition = "--b\r\nContent-Disposition: form-data; name=f\r\n";
+    for (what, begun, status) in [
+        ("preamble", "x".to_owned(), 400),
+        ("header", format!("{disposition}X: "), 400),
+        ("part", format!("{disposition}\r\n"), 413),
     ] {
-        let mut child = Command::new("curl")
-            .args(["-sSi", "--max-time", "60"])
-            .args(&arguments)
-            .arg(&scan)
-            .stdin(std::fs::File::open("/dev/zero").unwrap())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut output = Vec::new();
-        child.stdout.take().unwrap().read_to_end(&mut output).await.unwrap();
-        let answer = Answer::parse(&output).unwrap_or_else(|| panic!("{arguments:?} got no answer"));
-        let endless_header = arguments.contains(&"-H");
-        assert_eq!(answer.status, if endless_header { 400 } else { 413 }, "{arguments:?}: {answer:?}");
-        assert!(endless_header || answer.json()["reason"] == "TOO_LARGE");
-        let _ = child.kill().await;
+        let stream = send(&url, format!("{form}{:x}\r\n{begun}\r\n", begun.len()).as_bytes()).await;
+        let (mut reader, mut writer) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            let piece = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+            while writer.write_all(&piece).await.is_ok() {}
+        });
+        let mut bytes = Vec::new();
+        let _ = reader.read_to_end(&mut bytes).await;
+        sending.abort();
+        assert_eq!(Answer::parse(&bytes).map(|answer| answer.status), Some(status), "endless {what}");
     }
     let grown = service.resident_kib().saturating_sub(before);
     assert!(grown < 40 * 1024, "{grown} KiB more than before");
@@ -149,8 +148,8 @@ async fn no_more_than_max_scans_at_once_and_a_client_that_goes_makes_room() {
 #[tokio::test]
 async fn health_answers_while_every_scan_thread_is_busy() {
     let (service, url) = Service::start_http(&[]).await;
-    let slow = file(service.dir.path(), "slow", &samples::slow(8));
-    let scans: Vec<_> = (0..6)
+    let slow = file(service.dir.path(), "slow", &samples::slow(3));
+    let scans: Vec<_> = (0..5)
         .map(|_| {
             let (body, scan) = (format!("@{}", slow.display()), format!("{url}/v1/scan"));
             tokio::spawn(async move { curl(&["--data-binary", &body, &scan]).await })
@@ -171,19 +170,16 @@ async fn what_does_not_fit_the_budget_is_told_to_come_back() {
     let size = MIB.to_string();
     let settings = [
         ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", size.as_str()),
-        ("CLAMGATE_SCAN__MEMORY_BYTES", &size),
-        ("CLAMGATE_SCAN__IN_MEMORY_MAX_BYTES", &size),
+        ("CLAMGATE_SCAN__MEMORY_BYTES", "65536"),
+        ("CLAMGATE_SCAN__IN_MEMORY_MAX_BYTES", "65536"),
         ("CLAMGATE_SCAN__SPOOL_BYTES", &size),
     ];
     let (service, url) = Service::start_http(&settings).await;
-    // One takes the memory, one the disk; both wait for their last byte.
+    // One takes all of the disk, and waits for its last byte.
     let content = samples::noise(MIB as usize - 1);
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = send(&url, format!("POST /v1/scan HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n").as_bytes()).await;
-        stream.write_all(&content).await.unwrap();
-        held.push(stream);
-    }
+    let head = format!("POST /v1/scan HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n");
+    let mut held = send(&url, head.as_bytes()).await;
+    held.write_all(&content).await.unwrap();
     let body = file(service.dir.path(), "body", &content);
     let (body, scan) = (format!("@{}", body.display()), format!("{url}/v1/scan"));
     let refused = wait::until("no room", || async {
@@ -193,10 +189,8 @@ async fn what_does_not_fit_the_budget_is_told_to_come_back() {
     .await;
     assert_eq!(refused.error(), (503, "busy".to_owned()));
     assert_eq!(refused.headers["retry-after"], "1");
-    for mut stream in held {
-        stream.write_all(b".").await.unwrap();
-        assert_eq!(answer(stream).await.json()["status"], "CLEAN");
-    }
+    held.write_all(b".").await.unwrap();
+    assert_eq!(answer(held).await.json()["status"], "CLEAN");
     assert_eq!(curl(&["--data-binary", &body, &scan]).await.json()["status"], "CLEAN");
 }
 
@@ -277,13 +271,11 @@ async fn sigterm_finishes_the_requests_under_way() {
 
 #[tokio::test]
 async fn sigterm_does_not_wait_for_ever() {
-    let (mut service, url) = Service::start_http(&[("CLAMGATE_SERVICE__GRACE_SECS", "1")]).await;
+    let settings = [("CLAMGATE_SERVICE__GRACE_SECS", "1"), ("CLAMGATE_HTTP__MAX_SCANS", "1")];
+    let (mut service, url) = Service::start_http(&settings).await;
     let sending = send(&url, beginning(1000).as_bytes()).await;
-    wait::until("a request under way", || async {
-        let metrics = curl(&[&format!("{url}/metrics")]).await;
-        (metrics.status == 200).then_some(())
-    })
-    .await;
+    let scan = format!("{url}/v1/scan");
+    wait::until("a request under way", || async { (curl(&["-d", "x", &scan]).await.status == 429).then_some(()) }).await;
     service.signal("TERM");
     assert_eq!(service.until_ended().await.code(), Some(0));
     assert_eq!(service.logged("HTTP requests under way were dropped").len(), 1);

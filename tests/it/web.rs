@@ -51,7 +51,7 @@ impl Answer {
 
 /// What curl gets with these arguments.
 pub async fn curl(arguments: &[&str]) -> Answer {
-    let output = Command::new("curl").args(["-sSi", "--max-time", "60"]).args(arguments).output().await.unwrap();
+    let output = Command::new("curl").args(["-sSi", "--max-time", "300"]).args(arguments).output().await.unwrap();
     Answer::parse(&output.stdout).unwrap_or_else(|| panic!("{arguments:?}: {output:?}"))
 }
 
