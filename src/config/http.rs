@@ -24,10 +24,11 @@ pub struct HttpConfig {
     pub tls_certificate: Option<PathBuf>,
     /// Its private key (PEM).
     pub tls_key: Option<PathBuf>,
-    /// Where health and metrics are served besides, without TLS: `0.0.0.0:8081` for example. There, no client of the API can take their place.
+    /// Where health and metrics are served besides, without TLS: `0.0.0.0:8081` for example. There, no client of the API can
+    /// take their place.
     pub health_listen: Option<SocketAddr>,
-    /// How many connections are open at once. On 32 more, health and metrics are answered, and everything else 503; more wait to be
-    /// accepted.
+    /// How many connections are open at once. On 32 more, health and metrics are answered, and everything else 503; more wait
+    /// to be accepted.
     pub max_connections: usize,
     /// How many scans are asked for at once; more are answered 429.
     pub max_scans: usize,
@@ -35,9 +36,11 @@ pub struct HttpConfig {
     pub request_timeout_secs: u64,
     /// How long nothing of it may arrive; then it is answered 408.
     pub idle_timeout_secs: u64,
-    /// How long a connection is kept open without a request. Load balancers want more than their own idle timeout (AWS: 60 seconds).
+    /// How long a connection is kept open without a request. Load balancers want more than their own idle timeout (AWS: 60
+    /// seconds).
     pub keep_alive_secs: u64,
-    /// The buckets whose objects clients may have scanned (`POST /v1/scan/s3`); none by default, because this service can read more than they.
+    /// The buckets whose objects clients may have scanned (`POST /v1/scan/s3`); none by default, because this service can
+    /// read more than they.
     pub s3_buckets: Vec<String>,
     /// What a callback's URL must begin with, up to a slash; none by default, because this service can reach more than they.
     pub callbacks: Vec<String>,

@@ -16,8 +16,8 @@ use crate::config::HttpConfig;
 /// The longest JSON that is read.
 const JSON_BYTES: usize = 64 * 1024;
 
-/// A body that must not take too long, neither for the next piece nor as a whole. The time while nobody asks for more of it does not
-/// count.
+/// A body that must not take too long, neither for the next piece nor as a whole. The time while nobody asks for more of it
+/// does not count.
 pub(super) struct TimedBody {
     body: Body,
     /// How long the next piece may take.

@@ -132,8 +132,8 @@ fn broken(error: multer::Error) -> ApiError {
     ApiError::malformed(format!("the form is broken: {error}"))
 }
 
-/// A body that gives one piece at a time, and not more than it is allowed to. The parser takes all that it can get, and would keep
-/// the whole of an endless header.
+/// A body that gives one piece at a time, and not more than it is allowed to. The parser takes all that it can get, and would
+/// keep the whole of an endless header.
 struct Metered {
     body: TimedBody,
     allowance: Arc<AtomicU64>,
@@ -152,7 +152,8 @@ impl Stream for Metered {
         if let Some(Ok(bytes)) = &piece {
             self.pause = true;
             let allowed = self.allowance.load(Ordering::Relaxed);
-            // A piece can hold the end of one thing and the beginning of the next; only an allowance that was used up before is no use.
+            // A piece can hold the end of one thing and the beginning of the next; only an allowance that was used up before
+            // is no use.
             if allowed == 0 {
                 return Poll::Ready(Some(Err(ApiError::malformed("the headers of a part are too long"))));
             }

@@ -39,8 +39,8 @@ pub(super) struct ScanOrder {
     key: String,
     /// The version; the current one when it is not given.
     version_id: Option<String>,
-    /// Whether the object is tagged, moved and reported as the configuration says, as if its event had come from the queue. It is then
-    /// done to its end, even if the client goes away.
+    /// Whether the object is tagged, moved and reported as the configuration says, as if its event had come from the queue.
+    /// It is then done to its end, even if the client goes away.
     #[serde(default)]
     act: bool,
     /// Whether the answer waits for the verdict.

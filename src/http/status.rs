@@ -51,7 +51,8 @@ pub(super) struct Requested {
     requested: bool,
 }
 
-/// Whether the process answers. It says nothing about scanning: a restart would help against nothing that `/readyz` complains of.
+/// Whether the process answers. It says nothing about scanning: a restart would help against nothing that `/readyz` complains
+/// of.
 #[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "It does", body = Live)))]
 pub(super) async fn livez() -> Json<Live> {
     Json(Live { live: true })
