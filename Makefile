@@ -7,10 +7,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/clamgate
 PYTHON := .venv/bin/python -B
 
-# gcc and its company link Rust; libclamav and libclang build clamav-sys; ClamAV's own programs and test files, and zip, serve
-# the tests, the demo and the benchmark.
+# gcc and its company link Rust; libclamav and libclang build clamav-sys; ClamAV's own programs and test files, curl,
+# openssl and zip serve the tests, the demo and the benchmark.
 PACKAGES := build-essential pkg-config libclamav-dev libclang-dev \
-    clamav clamav-freshclam clamav-daemon clamdscan clamav-testfiles zip python3-venv
+    clamav clamav-freshclam clamav-daemon clamdscan clamav-testfiles curl openssl zip python3-venv
 
 # What `make bench` compares on. Give it a larger corpus and a real database for numbers that mean something.
 CORPUS ?= /usr/share/clamav-testfiles

@@ -63,7 +63,7 @@ impl<S: ObjectStore> Pipeline<S> {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
         let mut work = Work::new(&event, delivery, Mode::Filter);
         match self.objects.carry_on(&mut work).await {
-            Ok(Done::Reported(report)) => events::object_scanned(&work.id, &report),
+            Ok(Done::Reported(report)) => events::object_scanned("queue", &work.id, &report),
             Ok(Done::Skipped(rule)) => events::object_skipped(&work.id, &rule),
             Ok(Done::Gone(error)) => events::object_gone(&work.id, &error),
             Err(error) => {
@@ -76,7 +76,7 @@ impl<S: ObjectStore> Pipeline<S> {
                 if last && !error.is_closing() {
                     let id = work.id.clone();
                     let report = self.objects.give_up(work, &error).await;
-                    events::object_scanned(&id, &report);
+                    events::object_scanned("queue", &id, &report);
                 }
                 return false;
             }

@@ -209,7 +209,10 @@ impl Actions {
             }
         }
         let mut ours = plan.tags.clone();
-        ours.extend(sequencer.map(|sequencer| (sequencer_tag, sequencer.to_owned())));
+        if let Some(sequencer) = sequencer {
+            // Next to the status: when room is short, what keeps versions in order matters more than what explains.
+            ours.insert(ours.len().min(1), (sequencer_tag, sequencer.to_owned()));
+        }
         match self.copy(object, to, &ours).await {
             Ok(()) => Ok(StepOutcome::Done),
             Err(error) => Ok(impossible(error)?),

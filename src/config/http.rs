@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,15 +24,23 @@ pub struct HttpConfig {
     pub tls_certificate: Option<PathBuf>,
     /// Its private key (PEM).
     pub tls_key: Option<PathBuf>,
-    /// How many connections are open at once; more wait to be accepted.
+    /// Where health and metrics are served besides, without TLS: `0.0.0.0:8081` for example. There, no client of the API can
+    /// take their place.
+    pub health_listen: Option<SocketAddr>,
+    /// How many connections are open at once. On 32 more, health and metrics are answered, and everything else 503; more wait
+    /// to be accepted.
     pub max_connections: usize,
     /// How many scans are asked for at once; more are answered 429.
     pub max_scans: usize,
-    /// How long a client may take for its request.
+    /// How long the body of a request may take to arrive; then it is answered 408.
     pub request_timeout_secs: u64,
-    /// How long a client may send nothing in the middle of one.
+    /// How long nothing of it may arrive; then it is answered 408.
     pub idle_timeout_secs: u64,
-    /// The buckets whose objects clients may have scanned (`POST /v1/scan/s3`); none by default, because this service can read more than they.
+    /// How long a connection is kept open without a request. Load balancers want more than their own idle timeout (AWS: 60
+    /// seconds).
+    pub keep_alive_secs: u64,
+    /// The buckets whose objects clients may have scanned (`POST /v1/scan/s3`); none by default, because this service can
+    /// read more than they.
     pub s3_buckets: Vec<String>,
     /// What a callback's URL must begin with, up to a slash; none by default, because this service can reach more than they.
     pub callbacks: Vec<String>,
@@ -48,10 +57,12 @@ impl Default for HttpConfig {
             allow_anonymous: None,
             tls_certificate: None,
             tls_key: None,
+            health_listen: None,
             max_connections: 1000,
             max_scans: 100,
             request_timeout_secs: 600,
             idle_timeout_secs: 30,
+            keep_alive_secs: 75,
             s3_buckets: Vec::new(),
             callbacks: Vec::new(),
             remembered_scans: 10_000,
@@ -64,6 +75,12 @@ impl HttpConfig {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.tokens.is_empty() && self.allow_anonymous.unwrap_or_else(|| self.listen.ip().is_loopback())
+    }
+
+    /// How long a connection is kept open without a request.
+    #[must_use]
+    pub fn keep_alive(&self) -> Duration {
+        Duration::from_secs(self.keep_alive_secs)
     }
 
     /// What cannot work.
@@ -89,6 +106,10 @@ impl HttpConfig {
             (self.max_scans == 0, "http.max_scans must be at least 1"),
             (self.request_timeout_secs == 0, "http.request_timeout_secs must be at least 1"),
             (self.idle_timeout_secs == 0, "http.idle_timeout_secs must be at least 1"),
+            (self.keep_alive_secs == 0, "http.keep_alive_secs must be at least 1"),
+            (self.max_connections > 1_000_000, "http.max_connections must be at most 1000000"),
+            (self.max_scans > 1_000_000, "http.max_scans must be at most 1000000"),
+            (self.keep_alive_secs.max(self.request_timeout_secs).max(self.idle_timeout_secs) > 24 * 3600, "http's times must be at most 86400"),
             (!callbacks_are_urls, "http.callbacks must be URLs that end with a slash, such as https://app.example/hooks/"),
         ]
         .into_iter()

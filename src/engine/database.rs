@@ -24,11 +24,13 @@ const SIGNED_HEADER: usize = 512;
 
 /// What an engine scans with, as reports show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Definitions {
     /// The version of the daily database; 0 when there is none.
     pub version: u32,
     /// When the daily database was built.
     #[serde(serialize_with = "serialize_built_at")]
+    #[cfg_attr(feature = "service", schema(value_type = Option<String>, format = DateTime))]
     pub built_at: Option<OffsetDateTime>,
     /// How many signatures were loaded.
     pub signatures: u32,

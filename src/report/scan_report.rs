@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use utoipa::ToSchema;
 
 use crate::engine::{Definitions, Reason, Status, hex};
 use crate::scan::Scanned;
@@ -16,7 +17,7 @@ use crate::scan::Scanned;
 pub const SCHEMA: &str = "clamgate.scan/1";
 
 /// One scan of one target.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ScanReport {
     /// [`SCHEMA`]
     pub schema: &'static str,
@@ -43,6 +44,7 @@ pub struct ScanReport {
     pub engine: EngineVersions,
     /// When the scan ended: RFC 3339, UTC, milliseconds.
     #[serde(serialize_with = "rfc3339_ms")]
+    #[schema(value_type = String, format = DateTime)]
     pub scanned_at: OffsetDateTime,
     /// Where the time went.
     pub timings_ms: Timings,
@@ -53,6 +55,7 @@ pub struct ScanReport {
     pub trace_id: Option<String>,
     /// The sender's own data, as the job had it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub custom: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -83,7 +86,7 @@ impl ScanReport {
 }
 
 /// What was scanned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Target {
     /// An object in S3.
@@ -126,7 +129,7 @@ impl Target {
 }
 
 /// The programs' versions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EngineVersions {
     /// libclamav's, at run time.
     pub libclamav: String,
@@ -143,22 +146,27 @@ impl EngineVersions {
 }
 
 /// Where the time went, in milliseconds with three decimals.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct Timings {
     /// From the message's sending to its work beginning.
     #[serde(serialize_with = "milliseconds")]
+    #[schema(value_type = f64)]
     pub queued: Duration,
     /// Fetching the object, waiting for memory included.
     #[serde(serialize_with = "milliseconds")]
+    #[schema(value_type = f64)]
     pub fetch: Duration,
     /// Scanning, waiting for a scan thread included.
     #[serde(serialize_with = "milliseconds")]
+    #[schema(value_type = f64)]
     pub scan: Duration,
     /// Tagging and copying.
     #[serde(serialize_with = "milliseconds")]
+    #[schema(value_type = f64)]
     pub act: Duration,
     /// The sum.
     #[serde(serialize_with = "milliseconds")]
+    #[schema(value_type = f64)]
     pub total: Duration,
 }
 
@@ -171,7 +179,7 @@ impl Timings {
 }
 
 /// One thing that was done with the object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ActionReport {
     /// `tag`, `promote` or `quarantine`.
     pub action: &'static str,

@@ -80,15 +80,16 @@ pub fn stream_failed(via: &'static str, name: &str, error: &dyn Display) {
     tracing::warn!(via, name, error = error.as_str(), "stream not scanned");
 }
 
-/// An object that is done: the one line about it. `report` is the whole report as JSON.
-pub fn object_scanned(id: &ObjectId, report: &ScanReport) {
-    count("queue", report);
+/// An object that is done, and the way it came in: the one line about it. `report` is the whole report as JSON.
+pub fn object_scanned(via: &'static str, id: &ObjectId, report: &ScanReport) {
+    count(via, report);
     histogram!(metrics::TOTAL_SECONDS).record(report.timings_ms.total);
     let json = serde_json::to_string(report).unwrap_or_default();
     let status = report.status.to_string();
     let reason = report.reason.map(|reason| reason.to_string());
     let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
     tracing::info!(
+        via,
         bucket = id.bucket.as_str(),
         key = id.key.as_str(),
         version_id = id.version_id.as_deref(),
@@ -130,6 +131,12 @@ pub fn stream_scanned(via: &'static str, report: &ScanReport) {
 /// The definitions were reloaded, or could not be.
 pub fn reloaded(outcome: &'static str) {
     counter!(metrics::RELOADS, "outcome" => outcome).increment(1);
+}
+
+/// A request to the HTTP API was answered. `route` is the route as it is written, not the path that was asked for.
+pub fn http_request(route: &str, method: &'static str, status: u16) {
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+    counter!(metrics::HTTP_REQUESTS, &labels).increment(1);
 }
 
 fn count(via: &'static str, report: &ScanReport) {

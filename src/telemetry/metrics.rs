@@ -29,6 +29,8 @@ pub const NOT_UNDERSTOOD: &str = "clamgate_messages_not_understood_total";
 pub const REPORTS_LOST: &str = "clamgate_reports_lost_total";
 /// Reloads of the definitions, by `outcome` (`done`, `failed`).
 pub const RELOADS: &str = "clamgate_reloads_total";
+/// Requests to the HTTP API, by `route`, `method` and `status`.
+pub const HTTP_REQUESTS: &str = "clamgate_http_requests_total";
 
 const READY: &str = "clamgate_ready";
 const OBSTACLES: &str = "clamgate_obstacles";
@@ -99,6 +101,7 @@ fn describe() {
     describe_counter!(NOT_UNDERSTOOD, "Messages that were not understood");
     describe_counter!(REPORTS_LOST, "Reports that were given up");
     describe_counter!(RELOADS, "Reloads of the definitions");
+    describe_counter!(HTTP_REQUESTS, "HTTP requests that were answered");
     describe_gauge!(READY, "1 when work should be sent here, as /readyz says");
     describe_gauge!(OBSTACLES, "How many things keep the process from scanning");
     describe_gauge!(IN_FLIGHT, "Messages that are worked on");

@@ -1,4 +1,4 @@
-//! What the process says about itself: the log, and the events that it is made of.
+//! What the process says about itself: the log, the events that it is made of, and metrics.
 
 pub mod events;
 pub mod logs;

@@ -419,3 +419,27 @@ async fn scanning_our_own_results_is_warned_of() {
         assert_eq!(stderr.contains("warning: "), warns, "{promote_to} {options:?}: {stderr}");
     }
 }
+
+#[tokio::test]
+async fn after_an_update_what_was_scanned_before_it_is_scanned_again_once() {
+    let aws = Aws::new().await;
+    aws.take_all().await;
+    let bucket = aws.silent_bucket().await;
+    aws.fill(&bucket, ["1".to_owned(), "2".to_owned()]).await;
+    let service = Service::start(&aws, &[("CLAMGATE_ACTIONS__PROMOTE_TO", "")]).await;
+    let source = format!("s3://{bucket}");
+    let db = service.dir.path().join("db").display().to_string();
+    let enqueued = async || {
+        let (code, _, stderr) = run(&aws, &[&source, "--older-than-definitions", "--db", &db]);
+        assert_eq!(code, Some(0), "{stderr}");
+        aws.until_drained().await;
+        stderr.split(' ').nth(2).unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(enqueued().await, 2, "never scanned");
+    assert_eq!(enqueued().await, 0);
+    fs::write(service.database("more.hdb"), "00000000000000000000000000000000:12345:More\n").unwrap();
+    service.signal("HUP");
+    service.until_logged("definitions reloaded", 1).await;
+    assert_eq!(enqueued().await, 2, "scanned with other definitions");
+    assert_eq!(enqueued().await, 0);
+}

@@ -45,6 +45,12 @@ impl Service {
         Self::local(&all.collect::<Vec<_>>())
     }
 
+    /// A service without a queue, on the HTTP API alone.
+    pub fn http(settings: &[(&str, &str)]) -> Self {
+        let own = [("CLAMGATE_HTTP__ENABLED", "true"), ("CLAMGATE_HTTP__LISTEN", "127.0.0.1:0")];
+        Self::local(&own.into_iter().chain(settings.iter().copied()).collect::<Vec<_>>())
+    }
+
     /// A service without a queue and without AWS; in `settings`, `{dir}` is its directory.
     pub fn local(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -73,6 +79,11 @@ impl Service {
         Self { dir, environment, setup: String::new(), child: None }
     }
 
+    /// Where it serves the HTTP API, as it says itself.
+    pub async fn http_address(&self) -> String {
+        self.until_logged("the HTTP API listens", 1).await[0]["address"].as_str().unwrap().to_owned()
+    }
+
     /// A service that is ready.
     pub async fn start(aws: &Aws, settings: &[(&str, &str)]) -> Self {
         let mut service = Self::new(aws, settings);
@@ -87,6 +98,15 @@ impl Service {
         service.spawn();
         service.until_ready().await;
         service
+    }
+
+    /// A service without a queue that is ready, and the URL of its HTTP API.
+    pub async fn start_http(settings: &[(&str, &str)]) -> (Self, String) {
+        let mut service = Self::http(settings);
+        service.spawn();
+        service.until_ready().await;
+        let url = format!("http://{}", service.http_address().await);
+        (service, url)
     }
 
     /// A service that is ready, with limits that a shell has set for it.

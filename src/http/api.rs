@@ -1,0 +1,86 @@
+//! What all routes share.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::auth::Tokens;
+use super::callback::Callbacks;
+use super::error::ApiError;
+use super::remembered::Remembered;
+use crate::config::HttpConfig;
+use crate::scan::ScanError;
+use crate::service::{Parts, Service};
+
+/// What all routes share.
+pub(super) struct Api {
+    pub(super) service: Arc<Service>,
+    pub(super) config: HttpConfig,
+    pub(super) tokens: Tokens,
+    pub(super) remembered: Remembered,
+    pub(super) callbacks: Callbacks,
+    /// Work that goes on when its client has gone.
+    pub(super) work: TaskTracker,
+    /// Ends that work too.
+    pub(super) abandon: CancellationToken,
+    scans: Arc<Semaphore>,
+}
+
+impl Api {
+    pub(super) fn new(
+        config: &HttpConfig,
+        service: &Arc<Service>,
+        work: &TaskTracker,
+        abandon: &CancellationToken,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            service: Arc::clone(service),
+            config: config.clone(),
+            tokens: Tokens::new(config),
+            remembered: Remembered::new(config.remembered_scans),
+            callbacks: Callbacks::new(config)?,
+            work: work.clone(),
+            abandon: abandon.clone(),
+            scans: Arc::new(Semaphore::new(config.max_scans)),
+        })
+    }
+
+    /// The engine and all that stands on it.
+    ///
+    /// # Errors
+    ///
+    /// As long as it is being loaded, or when the service is ending.
+    pub(super) fn parts(&self) -> Result<&Parts, ApiError> {
+        if self.service.stop.is_cancelled() {
+            return Err(ApiError::unavailable("the service is shutting down"));
+        }
+        self.service.parts().ok_or_else(|| ApiError::unavailable("the definitions are being loaded"))
+    }
+
+    /// Begins a scan, which ends when the permit is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When it is no use to begin: nothing can be scanned now, or `max_scans` are under way.
+    pub(super) fn begin_scan(&self) -> Result<(OwnedSemaphorePermit, &Parts), ApiError> {
+        let parts = self.parts()?;
+        let obstacles = self.service.readiness.obstacles().borrow().join("; ");
+        if !obstacles.is_empty() {
+            return Err(ApiError::unavailable(format!("cannot scan at this moment: {obstacles}")));
+        }
+        let permit = Arc::clone(&self.scans).try_acquire_owned().map_err(|_| {
+            ApiError::too_many(format!("{} scans are under way, which is http.max_scans", self.config.max_scans))
+        })?;
+        Ok((permit, parts))
+    }
+
+    /// Looks at the machine at once if it is to blame for a failure.
+    pub(super) fn note_trouble(&self, error: &ScanError) {
+        if matches!(error, ScanError::Trouble(_) | ScanError::Stuck) {
+            self.service.readiness.look_now();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The body of a request, as it arrives.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::error::ApiError;
+use crate::config::HttpConfig;
+
+/// The longest JSON that is read.
+const JSON_BYTES: usize = 64 * 1024;
+
+/// A body that must not take too long, neither for the next piece nor as a whole. The time while nobody asks for more of it
+/// does not count.
+pub(super) struct TimedBody {
+    body: Body,
+    /// How long the next piece may take.
+    idle: Duration,
+    /// How long all the rest may take.
+    left: Duration,
+    /// While the next piece is waited for: since when, and until when at most.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl TimedBody {
+    pub(super) fn new(body: Body, config: &HttpConfig) -> Self {
+        let seconds = Duration::from_secs;
+        Self { body, idle: seconds(config.idle_timeout_secs), left: seconds(config.request_timeout_secs), waiting: None }
+    }
+
+    /// The next piece; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await.transpose()
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let (idle, left) = (self.idle, self.left);
+                let (_, sleep) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(idle.min(left)))));
+                ready!(sleep.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(ApiError::too_slow("the body did not come in time"))));
+            };
+            if let Some((since, _)) = self.waiting.take() {
+                self.left = self.left.saturating_sub(since.elapsed());
+            }
+            return Poll::Ready(match frame {
+                None => None,
+                Some(Err(error)) => Some(Err(ApiError::malformed(format!("the body broke off: {error}")))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => Some(Ok(bytes)),
+                    // Trailers say nothing that matters here.
+                    Err(_) => continue,
+                },
+            });
+        }
+    }
+}
+
+/// The body's length, if the client says.
+pub(super) fn length(request: &Request) -> Option<u64> {
+    request.body().size_hint().exact()
+}
+
+/// Refuses what is packed for its way. It would be scanned packed, and libclamav cannot look into all such packings.
+pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_identity = |value: &axum::http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
+        return Ok(());
+    }
+    Err(ApiError::unsupported("Content-Encoding is not taken: send the content as it is"))
+}
+
+/// Reads a JSON body.
+pub(super) async fn json<T: DeserializeOwned>(request: Request, config: &HttpConfig) -> Result<T, ApiError> {
+    refuse_encoded(request.headers())?;
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::unsupported("Content-Type must be application/json"));
+    }
+    let too_large = || ApiError::too_large(format!("the JSON is longer than {JSON_BYTES} bytes"));
+    if length(&request).is_some_and(|length| length > JSON_BYTES as u64) {
+        return Err(too_large());
+    }
+    let mut body = TimedBody::new(request.into_body(), config);
+    let mut text = Vec::new();
+    while let Some(bytes) = body.next().await? {
+        if text.len() + bytes.len() > JSON_BYTES {
+            return Err(too_large());
+        }
+        text.extend_from_slice(&bytes);
+    }
+    serde_json::from_slice(&text).map_err(|error| ApiError::malformed(format!("the JSON is not understood: {error}")))
+}

@@ -1,0 +1,571 @@
+//! The HTTP API, as its clients see it.
+
+use std::process::Stdio;
+
+use bytes_of::*;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::aws::{Aws, Setup};
+use crate::samples::{self, EICAR_NAME, eicar};
+use crate::service::Service;
+use crate::wait;
+use crate::web::{Answer, curl, file, receive, send};
+
+/// Samples, one for each kind of verdict.
+mod bytes_of {
+    use super::samples;
+
+    /// The largest file that the services of these tests take.
+    pub const LIMIT: usize = 100_000;
+    pub const LIMITED: (&str, &str) = ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", "100000");
+
+    pub fn clean() -> Vec<u8> {
+        b"hello world".to_vec()
+    }
+
+    pub fn encrypted() -> Vec<u8> {
+        samples::encrypted_zip("secret.txt", b"who knows")
+    }
+
+    pub fn oversized() -> Vec<u8> {
+        samples::noise(LIMIT + 1)
+    }
+}
+
+/// Status, signatures and reason, as every way in must give them.
+fn verdict(report: &Value) -> String {
+    format!("{} {} {}", report["status"].as_str().unwrap(), report["signatures"], report["reason"])
+}
+
+#[tokio::test]
+async fn the_same_sample_has_the_same_verdict_on_every_route() {
+    let (service, url) = Service::start_http(&[LIMITED]).await;
+    let dir = service.dir.path();
+    let infected = format!(r#"INFECTED ["{EICAR_NAME}"] null"#);
+    // The sample; the report; what /v1/scan, /v2/scan and /api/v1/scan answer.
+    let table = [
+        ("clean", clean(), "CLEAN [] null", 200, (200, "OK", ""), (false, vec![])),
+        ("infected", eicar(), &infected, 200, (406, "FOUND", EICAR_NAME), (true, vec![EICAR_NAME])),
+        (
+            "encrypted",
+            encrypted(),
+            r#"UNSCANNABLE [] "ENCRYPTED""#,
+            200,
+            (412, "PARSE ERROR", "ENCRYPTED"),
+            (true, vec!["Clamgate.Unscannable.ENCRYPTED"]),
+        ),
+        (
+            "oversized",
+            oversized(),
+            r#"UNSCANNABLE [] "TOO_LARGE""#,
+            413,
+            (413, "PARSE ERROR", "File size limit exceeded"),
+            (true, vec![]),
+        ),
+        ("empty", Vec::new(), "CLEAN [] null", 200, (200, "OK", ""), (false, vec![])),
+        ("largest", samples::noise(LIMIT), "CLEAN [] null", 200, (200, "OK", ""), (false, vec![])),
+    ];
+    for (name, content, expected, status, (v2_status, v2_word, v2_text), (is_infected, viruses)) in table {
+        let path = file(dir, name, &content).display().to_string();
+        let (raw, form, files) = (format!("@{path}"), format!("any=@{path}"), format!("FILES=@{path}"));
+        let scan = format!("{url}/v1/scan");
+        let sent_as_it_is = curl(&["--data-binary", &raw, "-H", &format!("X-Filename: {name}"), &scan]).await;
+        let chunked =
+            curl(&["--data-binary", &raw, "-H", &format!("X-Filename: {name}"), "-H", "Transfer-Encoding: chunked", &scan])
+                .await;
+        let in_a_form = curl(&["-F", &form, &scan]).await;
+        for answer in [sent_as_it_is, chunked, in_a_form] {
+            assert_eq!(answer.status, status, "{name}: {answer:?}");
+            let report = answer.json();
+            assert_eq!(verdict(&report), expected, "{name}");
+            assert_eq!(report["schema"], "clamgate.scan/1");
+            assert_eq!(report["target"]["name"], name);
+            assert_eq!(report["target"]["kind"], "stream");
+        }
+
+        let v2 = curl(&["-F", &form, &format!("{url}/v2/scan")]).await;
+        assert_eq!(v2.status, v2_status, "{name}");
+        let result = v2.json();
+        assert_eq!((&result[0]["Status"], &result[0]["FileName"]), (&json!(v2_word), &json!(name)), "{result}");
+        let text = result[0]["Description"].as_str().unwrap();
+        assert!(text.starts_with(v2_text) && text.is_empty() == v2_text.is_empty(), "{text}");
+
+        let v1 = curl(&["-F", &files, &format!("{url}/api/v1/scan")]).await;
+        if status == 413 {
+            assert_eq!((v1.status, v1.json()["success"].clone()), (413, json!(false)));
+        } else {
+            let expected =
+                json!({"success": true, "data": {"result": [{"name": name, "is_infected": is_infected, "viruses": viruses}]}});
+            assert_eq!((v1.status, v1.json()), (200, expected));
+        }
+    }
+    // One line a scan. It has the name as a field, so that no name can forge a line.
+    let lines = service.logged("stream scanned");
+    assert!(lines.iter().any(|line| line["name"] == "infected" && line["status"] == "INFECTED" && line["via"] == "http"));
+}
+
+#[tokio::test]
+async fn every_part_of_a_form_is_scanned() {
+    let (service, url) = Service::start_http(&[LIMITED]).await;
+    let dir = service.dir.path();
+    let (eicar, clean) = (file(dir, "bad.txt", &eicar()), file(dir, "good.txt", &clean()));
+    let large = file(dir, "large", &oversized());
+    let (eicar, clean, large) = (eicar.display(), clean.display(), large.display());
+    let scan = format!("{url}/v1/scan");
+    // The second has no file name, as a server that takes forms apart otherwise could have it.
+    let answer = curl(&["-H", "X-Trace-Id: t1", "-F", &format!("a=@{clean}"), "-F", &format!("b=<{eicar}"), &scan]).await;
+    let results = answer.json()["results"].clone();
+    assert_eq!(
+        (verdict(&results[0]), verdict(&results[1])),
+        ("CLEAN [] null".into(), format!("INFECTED [\"{EICAR_NAME}\"] null"))
+    );
+    assert_eq!((&results[0]["target"]["name"], &results[1]["target"]["name"]), (&json!("good.txt"), &json!("b")));
+    assert_eq!((&results[0]["trace_id"], results.as_array().unwrap().len()), (&json!("t1"), 2));
+
+    // Those before one that is too large are scanned, those behind it are not even read.
+    let (a, b) = (format!("a=@{eicar}"), format!("b=@{large}"));
+    let answer = curl(&["-F", &a, "-F", &b, "-F", &a, &scan]).await;
+    assert_eq!(answer.status, 413);
+    let words: Vec<String> = answer.json()["results"].as_array().unwrap().iter().map(verdict).collect();
+    assert_eq!(words, [format!("INFECTED [\"{EICAR_NAME}\"] null"), r#"UNSCANNABLE [] "TOO_LARGE""#.to_owned()]);
+
+    // The wrappers' routes: a virus wins, and nothing is passed over in silence.
+    let v2 = format!("{url}/v2/scan");
+    assert_eq!(curl(&["-F", &format!("a=@{clean}"), "-F", &a, "-F", &b, &v2]).await.status, 406);
+    assert_eq!(curl(&["-F", &format!("a=@{clean}"), "-F", &b, &v2]).await.status, 413);
+    let nameless = curl(&["-F", &format!("a=@{clean}"), "-F", "b=text", &v2]).await;
+    assert_eq!((nameless.status, nameless.json()[1]["Description"].clone()), (422, json!("MimePart FileName missing")));
+    for arguments in [vec!["-F", "FILES=text"], vec!["-F", &a], vec!["-F", "other=text"]] {
+        let refused = curl(&[arguments, vec![&format!("{url}/api/v1/scan")]].concat()).await;
+        assert_eq!((refused.status, refused.json()["success"].clone()), (400, json!(false)));
+    }
+
+    let many: Vec<String> = (0..101).map(|n| format!("f{n}=x")).collect();
+    let arguments = |parts: &[String]| parts.iter().flat_map(|part| ["-F".to_owned(), part.clone()]).collect::<Vec<_>>();
+    let most = arguments(&many[1..]);
+    let most: Vec<&str> = most.iter().map(String::as_str).chain([scan.as_str()]).collect();
+    assert_eq!(curl(&most).await.json()["results"].as_array().unwrap().len(), 100);
+    let all = arguments(&many);
+    let all: Vec<&str> = all.iter().map(String::as_str).chain([scan.as_str()]).collect();
+    assert_eq!(curl(&all).await.error(), (413, "too_large".to_owned()));
+}
+
+/// A request by hand: the head's lines, then the body.
+fn request(lines: &[&str], body: &str) -> Vec<u8> {
+    format!("{}\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", lines.join("\r\n"), body.len())
+        .into_bytes()
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_one_json() {
+    let (service, url) = Service::start_http(&[("CLAMGATE_HTTP__S3_BUCKETS", "['mine']")]).await;
+    let json = "Content-Type: application/json";
+    let form = "Content-Type: multipart/form-data; boundary=b";
+    let part = "--b\r\nContent-Disposition: form-data; name=f; filename=f\r\n";
+    let (scan, s3, v2) = ("POST /v1/scan HTTP/1.1", "POST /v1/scan/s3 HTTP/1.1", "POST /v2/scan HTTP/1.1");
+    let long = "x".repeat(1025);
+    let table = [
+        (request(&["GET /nowhere HTTP/1.1"], ""), 404, "not_found"),
+        (request(&["GET /v1/scan HTTP/1.1"], ""), 405, "method_not_allowed"),
+        (request(&["BREW /livez HTTP/1.1"], ""), 405, "method_not_allowed"),
+        (request(&["GET /v1/scans/%ff HTTP/1.1"], ""), 404, "not_found"),
+        (request(&["GET /v1/scans/00000000-0000-4000-8000-000000000000 HTTP/1.1"], ""), 404, "not_found"),
+        (request(&["POST /v1/scan?name=a&name=b HTTP/1.1"], "x"), 400, "malformed"),
+        (request(&[&format!("POST /v1/scan?name={long} HTTP/1.1")], "x"), 400, "malformed"),
+        (request(&[scan, &format!("X-Filename: {long}")], "x"), 400, "malformed"),
+        (request(&[scan, &format!("X-Trace-Id: {}", &long[..257])], "x"), 400, "malformed"),
+        ([b"POST /v1/scan HTTP/1.1\r\nX-Filename: \xff\r\n".as_slice(), &request(&["X: y"], "x")].concat(), 400, "malformed"),
+        (request(&[scan, "Content-Encoding: br"], "x"), 415, "unsupported"),
+        (request(&[scan, "Content-Type: multipart/mixed; boundary=b"], "x"), 415, "unsupported"),
+        (request(&[scan, "Content-Type: multipart/form-data"], "x"), 400, "malformed"),
+        (request(&[scan, form], ""), 400, "malformed"),
+        (request(&[scan, form], "--b--\r\n"), 400, "malformed"),
+        (request(&[scan, form], &format!("{part}\r\nbroken off")), 400, "malformed"),
+        (request(&[scan, form], &format!("{part}\r\nno end\r\n--b\r\n")), 400, "malformed"),
+        (request(&[scan, form], &format!("{part}{}", "H: h\r\n".repeat(40))), 400, "malformed"),
+        (request(&[scan, form], &format!("--b\r\nX: {}\r\n\r\nx\r\n--b--\r\n", "x".repeat(200_000))), 400, "malformed"),
+        (
+            request(&[scan, form], &format!("{part}Content-Transfer-Encoding: base64\r\n\r\neA==\r\n--b--\r\n")),
+            415,
+            "unsupported",
+        ),
+        (request(&[v2, "Content-Type: text/plain"], "x"), 415, "unsupported"),
+        (request(&[v2, form], "--b--\r\n"), 400, "malformed"),
+        (request(&[s3], "{}"), 415, "unsupported"),
+        (request(&[s3, json], ""), 400, "malformed"),
+        (request(&[s3, json], "{"), 400, "malformed"),
+        (request(&[s3, json], r#"{"bucket":"mine"}"#), 400, "malformed"),
+        (request(&[s3, json], r#"{"bucket":"mine","key":""}"#), 400, "malformed"),
+        (request(&[s3, json], r#"{"bucket":"mine","key":"k","unknown":1}"#), 400, "malformed"),
+        (request(&[s3, json], r#"{"bucket":"other","key":"k"}"#), 403, "forbidden"),
+        (request(&[s3, json], r#"{"bucket":"mine","key":"k","callback":"http://127.0.0.1/"}"#), 403, "forbidden"),
+        (request(&[s3, json], r#"{"bucket":"mine","key":"k","callback":"nonsense"}"#), 400, "malformed"),
+        (request(&[s3, json], &format!(r#"{{"bucket":"mine","key":"{}"}}"#, "k".repeat(70_000))), 413, "too_large"),
+        (request(&[s3, json], &"[".repeat(60_000)), 400, "malformed"),
+    ];
+    for (bytes, status, code) in table {
+        let shown = String::from_utf8_lossy(&bytes).chars().take(200).collect::<String>();
+        let received = receive(send(&url, &bytes).await).await;
+        let answer = Answer::parse(&received).unwrap_or_else(|| panic!("no answer to {shown}"));
+        assert_eq!(answer.error(), (status, code.to_owned()), "{shown}");
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert_eq!(answer.headers.contains_key("allow"), status == 405, "{shown}");
+    }
+    // What is no HTTP gets no JSON, but an end.
+    for bytes in [&b"\x16\x03\x01\x00\xff\r\n\r\n"[..], b"GET / HTTP/9.9\r\n\r\n", &[b'x'; 100_000]] {
+        let received = receive(send(&url, bytes).await).await;
+        assert!((400..500).contains(&Answer::parse(&received).unwrap().status), "{received:?}");
+    }
+    assert!(service.logged("an HTTP request panicked").is_empty());
+    assert!(service.logged("stream scanned").is_empty(), "nothing of this was scanned");
+}
+
+#[tokio::test]
+async fn a_token_is_needed_for_all_but_health() {
+    let token = "0123456789abcdef0123";
+    let (service, url) = Service::start_http(&[("CLAMGATE_HTTP__TOKENS", "['0123456789abcdef0123']")]).await;
+    let with = |token: &str| format!("Authorization: Bearer {token}");
+    for path in ["/v1/scan", "/v1/scan/s3", "/v1/reload", "/v2/scan", "/api/v1/scan"] {
+        for header in ["X: none".to_owned(), with("0123456789abcdef0124"), format!("Authorization: Basic {token}")] {
+            let answer = curl(&["-X", "POST", "-d", "x", "-H", &header, &format!("{url}{path}")]).await;
+            assert_eq!(answer.error(), (401, "unauthorized".to_owned()), "{path}");
+            assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"clamgate\"");
+        }
+        let answer = curl(&["-X", "POST", "-d", "x", "-H", &with(token), &format!("{url}{path}")]).await;
+        assert_ne!(answer.status, 401, "{path}");
+    }
+    for path in ["/v1/definitions", "/v1/scans/x"] {
+        assert_eq!(curl(&[&format!("{url}{path}")]).await.status, 401);
+        assert_ne!(curl(&["-H", &with(token), &format!("{url}{path}")]).await.status, 401);
+    }
+    for path in ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs"] {
+        assert_eq!(curl(&[&format!("{url}{path}")]).await.status, 200, "{path}");
+    }
+    // The body of somebody without a token is not read.
+    let large = file(service.dir.path(), "large", &samples::noise(5_000_000));
+    let answer = curl(&["--data-binary", &format!("@{}", large.display()), &format!("{url}/v1/scan")]).await;
+    assert_eq!(answer.status, 401);
+    let log = std::fs::read_to_string(service.dir.path().join("log")).unwrap();
+    assert!(!log.contains("0123456789abcdef"), "tokens are not logged");
+}
+
+#[tokio::test]
+async fn tls_with_a_certificate_of_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-keyout".as_ref(), key.as_os_str(), "-out".as_ref(), certificate.as_os_str()])
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+    let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
+    let settings = [("CLAMGATE_HTTP__TLS_CERTIFICATE", certificate.as_str()), ("CLAMGATE_HTTP__TLS_KEY", key.as_str())];
+    let (service, url) = Service::start_http(&settings).await;
+    let https = url.replace("http:", "https:");
+    let bad = file(service.dir.path(), "bad", &eicar());
+    let arguments = ["--cacert", &certificate, "--data-binary", &format!("@{}", bad.display()), &format!("{https}/v1/scan")];
+    assert_eq!(curl(&arguments).await.json()["status"], "INFECTED");
+    // Plain HTTP on it gets no answer, and harms nobody.
+    let plain = receive(send(&url, &request(&["GET /livez HTTP/1.1"], "")).await).await;
+    assert!(Answer::parse(&plain).is_none(), "{plain:?}");
+    assert_eq!(curl(&["--cacert", &certificate, &format!("{https}/readyz")]).await.status, 200);
+
+    // A key that is none keeps the service from starting.
+    let mut broken = Service::http(&[settings[0], ("CLAMGATE_HTTP__TLS_KEY", &certificate)]);
+    broken.spawn();
+    assert_eq!(broken.until_ended().await.code(), Some(2));
+    assert!(broken.log().iter().any(|line| line["error"].as_str().is_some_and(|error| error.contains("http.tls_key"))));
+}
+
+/// Waits until its definitions may be fetched.
+const HELD_FRESHCLAM: &str = "#!/bin/sh\nwhile [ ! -e \"$0.go\" ]; do sleep 0.05; done\n";
+
+#[tokio::test]
+async fn it_is_alive_but_not_ready_before_the_definitions_are_loaded() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let program = file(dir.path(), "freshclam", HELD_FRESHCLAM.as_bytes());
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut service = Service::http(&[
+        ("CLAMGATE_DEFINITIONS__FRESHCLAM__ENABLED", "true"),
+        ("CLAMGATE_DEFINITIONS__FRESHCLAM__PROGRAM", &program.display().to_string()),
+        ("CLAMGATE_DEFINITIONS__REQUIRED", "['daily']"),
+        ("CLAMGATE_DEFINITIONS__MAX_AGE_SECS", "0"),
+    ]);
+    service.spawn();
+    let url = format!("http://{}", service.http_address().await);
+    assert_eq!(curl(&[&format!("{url}/livez")]).await.status, 200);
+    let ready = curl(&[&format!("{url}/readyz")]).await;
+    assert_eq!((ready.status, ready.json()), (503, json!({"ready": false, "complaints": ["loading"]})));
+    let scan = curl(&["-d", "x", &format!("{url}/v1/scan")]).await;
+    assert_eq!(scan.error(), (503, "unavailable".to_owned()));
+    assert!(scan.headers.contains_key("retry-after"));
+    assert_eq!(curl(&[&format!("{url}/v1/definitions")]).await.status, 503);
+    assert!(curl(&[&format!("{url}/metrics")]).await.text().contains("\nclamgate_ready 0\n"));
+
+    let mirror = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/freshclam-mirror/test-6.cvd");
+    std::fs::copy(mirror, service.database("daily.cvd")).unwrap();
+    file(dir.path(), "freshclam.go", b"");
+    service.until_ready().await;
+    assert_eq!(curl(&[&format!("{url}/readyz")]).await.json(), json!({"ready": true, "complaints": []}));
+    assert_eq!(curl(&["-d", "x", &format!("{url}/v1/scan")]).await.json()["status"], "CLEAN");
+}
+
+#[tokio::test]
+async fn old_definitions_are_not_ready_but_are_used() {
+    let mut service = Service::http(&[]);
+    let mirror = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/freshclam-mirror/test-6.cvd");
+    std::fs::copy(mirror, service.database("daily.cvd")).unwrap();
+    service.spawn();
+    service.until_ready().await;
+    let url = format!("http://{}", service.http_address().await);
+    let ready = curl(&[&format!("{url}/readyz")]).await;
+    assert_eq!(ready.status, 503);
+    let complaints = ready.json()["complaints"].clone();
+    assert!(complaints[0].as_str().unwrap().contains("definitions.max_age_secs"), "{complaints}");
+    assert_eq!(curl(&["-d", "x", &format!("{url}/v1/scan")]).await.json()["status"], "CLEAN");
+    let definitions = curl(&[&format!("{url}/v1/definitions")]).await.json();
+    assert_eq!(definitions["definitions"]["built_at"], "2021-06-23T01:34:05Z");
+    assert!(definitions["age_secs"].as_u64().unwrap() > 100_000_000);
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_scans_are_done_with() {
+    let (service, url) = Service::start_http(&[]).await;
+    let before = curl(&[&format!("{url}/v1/definitions")]).await.json();
+    assert_eq!(before["definitions"]["signatures"], 2);
+    std::fs::write(service.database("more.hdb"), "aeddc1f5e1a3fe25a2ff06b6ae8b6ee5:11:More\n").unwrap();
+    assert_eq!(curl(&["-X", "POST", &format!("{url}/v1/reload")]).await.status, 202);
+    wait::until("the new definitions", || async {
+        let now = curl(&[&format!("{url}/v1/definitions")]).await.json();
+        (now["definitions"]["signatures"] == 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_status() {
+    let (_service, url) = Service::start_http(&[]).await;
+    for path in ["/livez", "/nowhere/1", "/nowhere/2", "/v1/scans/1", "/v1/scans/2"] {
+        curl(&[&format!("{url}{path}")]).await;
+    }
+    curl(&["-X", "BREW", &format!("{url}/livez")]).await;
+    let answer = curl(&[&format!("{url}/metrics")]).await;
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        r#"clamgate_http_requests_total{route="/livez",method="GET",status="200"} 1"#,
+        r#"clamgate_http_requests_total{route="/livez",method="other",status="405"} 1"#,
+        r#"clamgate_http_requests_total{route="none",method="GET",status="404"} 2"#,
+        r#"clamgate_http_requests_total{route="/v1/scans/{id}",method="GET",status="404"} 2"#,
+        "clamgate_ready 1",
+        "clamgate_signatures 2",
+    ] {
+        assert!(answer.text().lines().any(|found| found == line), "{line} in\n{}", answer.text());
+    }
+}
+
+/// Needs nothing from elsewhere, and leaves no route out.
+#[tokio::test]
+async fn the_document_and_its_page() {
+    let (_service, url) = Service::start_http(&[]).await;
+    let document = curl(&[&format!("{url}/openapi.json")]).await.json();
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(paths.len(), 10, "{paths:?}");
+    let page = curl(&[&format!("{url}/docs")]).await;
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    for path in paths {
+        assert!(
+            page.text().contains(&format!("<code>POST {path}</code>"))
+                || page.text().contains(&format!("<code>GET {path}</code>"))
+        );
+    }
+    for outside in ["http://", "https://", "<script", "src="] {
+        assert!(!page.text().replace("https://github.com", "").contains(outside), "{outside}");
+    }
+    assert!(page.text().contains("<code>MaxFileSize</code>") || page.text().contains("UNSCANNABLE"));
+}
+
+fn s3_settings(aws: &Aws) -> Vec<(&'static str, String)> {
+    vec![
+        ("CLAMGATE_HTTP__ENABLED", "true".to_owned()),
+        ("CLAMGATE_HTTP__LISTEN", "127.0.0.1:0".to_owned()),
+        ("CLAMGATE_HTTP__S3_BUCKETS", format!("['{}', 'no-such-bucket']", aws.uploads)),
+    ]
+}
+
+/// A service on a local AWS whose queue nobody reads: what happens to objects is the HTTP API's work.
+async fn s3_service(aws: &Aws, settings: &[(&'static str, String)]) -> (Service, String) {
+    let mut all = s3_settings(aws);
+    all.push(("CLAMGATE_QUEUE__URL", String::new()));
+    all.extend_from_slice(settings);
+    let all: Vec<(&str, &str)> = all.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let service = Service::start(aws, &all).await;
+    let url = format!("http://{}", service.http_address().await);
+    (service, url)
+}
+
+async fn order(url: &str, order: &Value) -> Answer {
+    curl(&["--json", &order.to_string(), &format!("{url}/v1/scan/s3")]).await
+}
+
+#[tokio::test]
+async fn an_object_is_looked_at_and_left_alone_unless_told_otherwise() {
+    let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
+    let (_service, url) = s3_service(&aws, &[LIMITED].map(|(name, value)| (name, value.to_owned()))).await;
+    let infected = format!(r#"INFECTED ["{EICAR_NAME}"] null"#);
+    for (key, content, expected) in [
+        ("clean one", clean(), "CLEAN [] null"),
+        ("infected+1%", eicar(), infected.as_str()),
+        ("encrypted", encrypted(), r#"UNSCANNABLE [] "ENCRYPTED""#),
+        ("oversized", oversized(), r#"UNSCANNABLE [] "TOO_LARGE""#),
+    ] {
+        aws.upload(key, content).await;
+        let before = aws.get(&aws.uploads, key).await.unwrap();
+        let looked = order(&url, &json!({"bucket": aws.uploads, "key": key, "trace_id": "t", "custom": {"a": [1]}})).await;
+        assert_eq!(looked.status, 200, "{looked:?}");
+        let report = looked.json();
+        assert_eq!(verdict(&report), expected, "{key}");
+        assert_eq!((&report["target"]["kind"], &report["target"]["key"]), (&json!("s3"), &json!(key)));
+        assert_eq!((&report["trace_id"], &report["custom"]), (&json!("t"), &json!({"a": [1]})));
+        assert_eq!(report["actions"], json!([]));
+        assert_eq!(aws.get(&aws.uploads, key).await.unwrap(), before, "{key} was only looked at");
+
+        let acted = order(&url, &json!({"bucket": aws.uploads, "key": key, "act": true})).await.json();
+        assert_eq!(verdict(&acted), expected, "{key}");
+        assert_eq!(aws.get(&aws.uploads, key).await, None, "{key} was moved");
+        let place = if expected.starts_with("CLEAN") { &aws.clean } else { &aws.quarantine };
+        assert!(aws.get(place, key).await.is_some(), "{key}");
+        assert_eq!(verdict(&aws.reports(1).await[0]), expected);
+    }
+    // An older version than the one that has taken its place.
+    let put = |body: Vec<u8>| aws.s3.put_object().bucket(&aws.uploads).key("versions").body(body.into()).send();
+    let first = put(eicar()).await.unwrap().version_id.unwrap();
+    put(clean()).await.unwrap();
+    let old = json!({"bucket": aws.uploads, "key": "versions", "version_id": first});
+    assert_eq!(order(&url, &old).await.json()["status"], "INFECTED");
+    let current = json!({"bucket": aws.uploads, "key": "versions"});
+    assert_eq!(order(&url, &current).await.json()["status"], "CLEAN");
+
+    let missing = json!({"bucket": aws.uploads, "key": "missing"});
+    assert_eq!(order(&url, &missing).await.error(), (404, "not_found".to_owned()));
+    let nowhere = json!({"bucket": "no-such-bucket", "key": "k"});
+    assert_eq!(order(&url, &nowhere).await.error(), (404, "not_found".to_owned()));
+    let foreign = json!({"bucket": aws.clean, "key": "clean one"});
+    assert_eq!(order(&url, &foreign).await.error(), (403, "forbidden".to_owned()));
+}
+
+#[tokio::test]
+async fn an_s3_that_cannot_be_reached_is_no_verdict() {
+    let settings = [
+        ("CLAMGATE_HTTP__S3_BUCKETS", "['mine']"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    let (_service, url) = Service::start_http(&settings).await;
+    assert_eq!(order(&url, &json!({"bucket": "mine", "key": "k"})).await.error(), (502, "s3".to_owned()));
+}
+
+/// A server that takes callbacks: it answers with these heads, the last one again and again, and passes on what it got.
+async fn receiver(heads: &'static [&'static str]) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hooks/", listener.local_addr().unwrap());
+    let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut heads = heads.iter().chain(std::iter::repeat(&heads[heads.len() - 1]));
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut text, mut buffer) = (String::new(), [0; 4096]);
+            loop {
+                let count = stream.read(&mut buffer).await.unwrap();
+                text.push_str(str::from_utf8(&buffer[..count]).unwrap());
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                if body.len() == length.parse::<usize>().unwrap() {
+                    break;
+                }
+            }
+            stream.write_all(heads.next().unwrap().as_bytes()).await.unwrap();
+            sender.send(text).unwrap();
+        }
+    });
+    (url, requests)
+}
+
+#[tokio::test]
+async fn nobody_has_to_wait() {
+    let aws = Aws::new().await;
+    let (hooks, mut calls) = receiver(&[
+        "HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 307 Elsewhere\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 204 Thanks\r\nConnection: close\r\n\r\n",
+    ])
+    .await;
+    let settings = [("CLAMGATE_HTTP__CALLBACKS", format!("['{hooks}']")), ("CLAMGATE_HTTP__REMEMBERED_SCANS", "1".to_owned())];
+    let (service, url) = s3_service(&aws, &settings).await;
+    aws.upload("bad", eicar()).await;
+    let asked = json!({"bucket": aws.uploads, "key": "bad", "wait": false, "callback": format!("{hooks}1?a=b")});
+    let accepted = order(&url, &asked).await;
+    assert_eq!(accepted.status, 202);
+    let id = accepted.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(accepted.headers["location"], format!("/v1/scans/{id}"));
+
+    let done = wait::until("the verdict", || async {
+        let state = curl(&[&format!("{url}/v1/scans/{id}")]).await.json();
+        (state["state"] != "pending").then_some(state)
+    })
+    .await;
+    assert_eq!((&done["state"], &done["id"], &done["report"]["status"]), (&json!("done"), &json!(id), &json!("INFECTED")));
+    // Once for each answer that is no success; a redirect is none, and is not followed.
+    for _ in 0..3 {
+        let call = calls.recv().await.unwrap();
+        let (head, body) = call.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("POST /hooks/1?a=b HTTP/1.1\r\n") && head.contains(&format!("x-clamgate-scan: {id}")),
+            "{head}"
+        );
+        let report: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(report, done["report"]);
+    }
+    service.until_logged("callback failed; it is tried again", 2).await;
+
+    // A failure is told too, and the oldest answer is forgotten.
+    let asked = json!({"bucket": aws.uploads, "key": "missing", "wait": false, "callback": hooks});
+    let second = order(&url, &asked).await.json()["id"].as_str().unwrap().to_owned();
+    let call = calls.recv().await.unwrap();
+    let told: Value = serde_json::from_str(call.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(told["error"]["code"], "not_found");
+    let state = curl(&[&format!("{url}/v1/scans/{second}")]).await.json();
+    assert_eq!((&state["state"], &state["error"]["code"]), (&json!("failed"), &json!("not_found")));
+    assert_eq!(curl(&[&format!("{url}/v1/scans/{id}")]).await.status, 404);
+
+    let outside = hooks.replace("/hooks/", "/hooks/../admin");
+    let asked = json!({"bucket": aws.uploads, "key": "bad", "callback": outside});
+    assert_eq!(order(&url, &asked).await.error(), (403, "forbidden".to_owned()));
+}
+
+/// Generated requests, valid and not: nothing that the document does not tell of, and no failure of the server.
+#[tokio::test]
+async fn schemathesis_finds_nothing() {
+    let aws = Aws::new().await;
+    let (service, url) = s3_service(&aws, &[]).await;
+    let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/schemathesis");
+    assert!(program.exists(), "{} is missing: run `make setup`", program.display());
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
+                  response_schema_conformance,unsupported_method";
+    let output = tokio::process::Command::new(program)
+        .args(["run", &format!("{url}/openapi.json"), "--checks", checks, "--seed", "1", "--max-examples", "20"])
+        .args(["--phases", "examples,coverage,fuzzing", "--generation-database", "none", "--no-color"])
+        .current_dir(service.dir.path())
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("Tested: 10"), "{text}");
+    assert!(service.logged("an HTTP request panicked").is_empty());
+}
