@@ -1,7 +1,8 @@
-//! What arrives on a connection, cut into commands and pieces of streams. It keeps no bytes and allocates nothing: what it cannot use
-//! yet stays with the caller, and that is never more than [`LONGEST_COMMAND`] bytes.
+//! What arrives on a connection, cut into commands and pieces of streams. It keeps no bytes and allocates nothing: what it
+//! cannot use yet stays with the caller, and that is never more than [`LONGEST_COMMAND`] bytes.
 
-/// The longest command in bytes, with its prefix and terminator: clamd's buffer, which holds a path of `PATH_MAX` (`others.c: buf_init`).
+/// The longest command in bytes, with its prefix and terminator: clamd's buffer, which holds a path of `PATH_MAX`
+/// (`others.c: buf_init`).
 pub const LONGEST_COMMAND: usize = 4096 + 8;
 
 /// How a command was sent, and hence how its reply ends.

@@ -1,7 +1,8 @@
-//! clamd's protocol, so that its clients work unchanged: `clamdscan`, freshclam's `NotifyClamd`, and the libraries of many languages.
+//! clamd's protocol, so that its clients work unchanged: `clamdscan`, freshclam's `NotifyClamd`, and the libraries of many
+//! languages.
 //!
-//! The replies are clamd 1.4's, byte for byte, except where clamd says `OK` of what it has not scanned. The parser knows no connection,
-//! and can be fuzzed without the service.
+//! The replies are clamd 1.4's, byte for byte, except where clamd says `OK` of what it has not scanned. The parser knows no
+//! connection, and can be fuzzed without the service.
 
 mod command;
 mod frame;

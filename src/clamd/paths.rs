@@ -19,7 +19,8 @@ use crate::telemetry::events;
 /// How many files the walk may be ahead of the scans.
 const AHEAD: usize = 64;
 
-/// Directories are looked into so deep, each with an open descriptor. What is deeper is told, and keeps the directory from being `OK`.
+/// Directories are looked into so deep, each with an open descriptor. What is deeper is told, and keeps the whole from being
+/// `OK`.
 const DEEPEST: usize = 32;
 
 /// Something on the way.
@@ -106,8 +107,8 @@ async fn scan_one(server: &Server, found: Found) -> (PathBuf, Answer) {
 
 /// Sends all files below `root`; an error when nobody takes them any more.
 ///
-/// As clamd does by default, links in a directory are not followed, and what is no file is passed over. A link that is named itself
-/// is followed, where clamd says `OK` and looks at nothing.
+/// As clamd does by default, links in a directory are not followed, and what is no file is passed over. A link that is named
+/// itself is followed, where clamd says `OK` and looks at nothing.
 fn walk(root: &Path, found: &mpsc::Sender<Found>) -> Result<(), mpsc::error::SendError<Found>> {
     let obstacle = |path: &Path, text: String| found.blocking_send(Found::Obstacle(path.to_owned(), text));
     if !root.is_absolute() {

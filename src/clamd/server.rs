@@ -188,7 +188,8 @@ impl Server {
         }
     }
 
-    /// Waits for a place for one more connection, and takes it from a client that says nothing: else those could keep all others out.
+    /// Waits for a place for one more connection, and takes it from a client that says nothing: else those could keep all
+    /// others out.
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if self.slots.available_permits() == 0 {

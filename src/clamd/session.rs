@@ -27,7 +27,8 @@ const _: () = assert!(READ_AT_ONCE > LONGEST_COMMAND);
 /// How many commands of a session are under way at once; the next one is not read before one of them is done.
 const MOST_UNDER_WAY: usize = 16;
 
-/// How long what a refused client still sends is read, so that it can read why: closing a connection with bytes unread loses the reply.
+/// How long what a refused client still sends is read, so that it can read why: closing a connection with bytes unread loses
+/// the reply.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A reply to one command.

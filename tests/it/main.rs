@@ -7,6 +7,7 @@
 mod aws;
 mod clamd;
 mod clamd_beside;
+mod clamd_bounds;
 mod clamd_clients;
 mod cli;
 mod crash;

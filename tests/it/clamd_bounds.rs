@@ -1,0 +1,176 @@
+//! clamd's protocol: what clients cannot do to the service, and to one another.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+
+use crate::clamd::{PATIENCE, address, ask, chunks, connect, found, instream, open_files, rest, say, socket, start};
+use crate::samples::{self, eicar};
+use crate::wait;
+
+#[tokio::test]
+async fn a_client_that_stops() {
+    let service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "1"), ("CLAMGATE_CLAMD__IDLE_TIMEOUT_SECS", "1")]).await;
+    for (bytes, expected) in [
+        (&b""[..], ""),
+        (b"zPING", ""),
+        (b"zINSTREAM\0\0\0", ""),
+        (b"zINSTREAM\0\0\0\0\x05hel", ""),
+        (b"zINSTREAM\0\0\0\0\x05hello", ""),
+        (b"zFILDES\0", ""),
+        (b"zIDSESSION\0", ""),
+        (b"zIDSESSION\0zPING\0", "1: PONG\0"),
+    ] {
+        let timed_out = format!("{expected}COMMAND READ TIMED OUT\n");
+        assert_eq!(say(&socket(&service), bytes), timed_out, "{:?}", String::from_utf8_lossy(bytes));
+        // One that goes away in the middle has no use for an answer, and never gets a verdict.
+        let mut stream = connect(&socket(&service));
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(stream), expected.as_bytes(), "{:?}", String::from_utf8_lossy(bytes));
+    }
+    assert!(service.logged("stream scanned").is_empty(), "half a stream was scanned");
+}
+
+#[tokio::test]
+async fn a_stream_that_never_ends() {
+    let service = start(&[("CLAMGATE_CLAMD__STREAM_TIMEOUT_SECS", "1")]).await;
+    let mut stream = connect(&socket(&service));
+    stream.write_all(b"zINSTREAM\0").unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || while writer.write_all(b"\0\0\0\x01a").is_ok() {});
+    assert_eq!(rest(stream), b"COMMAND READ TIMED OUT\n");
+    sender.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_is_too_long() {
+    let limit = ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", "1000000");
+    let claimed = [b"zINSTREAM\0\xff\xff\xff\xff".to_vec(), vec![b'a'; 500_000]].concat();
+    let pieces = [&b"zINSTREAM\0"[..], &chunks(&vec![vec![b'a'; 100_000]; 100])].concat();
+    let fitting = instream(&vec![b'a'; 1_000_000]);
+    for (how, expected, then) in [
+        ("found", "stream: Clamgate.Unscannable.TOO_LARGE.MaxFileSize FOUND\0", "2: PONG\0"),
+        ("error", "INSTREAM size limit exceeded. ERROR\0", ""),
+    ] {
+        let service = start(&[limit, ("CLAMGATE_CLAMD__UNSCANNABLE", how), ("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "2")]).await;
+        let path = socket(&service);
+        assert_eq!(say(&path, &fitting), "stream: OK\0", "{how}");
+        assert_eq!(say(&path, &pieces), expected, "{how}");
+        assert_eq!(say(&path, &claimed), expected, "{how}: refused before it comes");
+        let in_session = [b"zIDSESSION\0", &pieces[..], b"zPING\0zEND\0"].concat();
+        assert_eq!(say(&path, &in_session), format!("1: {expected}{then}"), "{how}");
+        let event = service.until_logged("stream scanned", 2).await.remove(1);
+        assert_eq!((&event["status"], &event["reason"]), (&"UNSCANNABLE".into(), &"TOO_LARGE".into()));
+        let locked = instream(&samples::encrypted_zip("a", b"secret"));
+        let locked_expected = match how {
+            "found" => "stream: Clamgate.Unscannable.ENCRYPTED.Zip FOUND\0",
+            _ => "stream: Not scanned completely, ENCRYPTED Zip ERROR\0",
+        };
+        assert_eq!(say(&path, &locked), locked_expected);
+        assert_eq!(say(&path, &instream(&eicar())), format!("{}\0", found("stream")));
+    }
+}
+
+#[tokio::test]
+async fn when_there_is_no_room() {
+    let service = start(&[
+        ("CLAMGATE_SCAN__MEMORY_BYTES", "1048576"),
+        ("CLAMGATE_SCAN__IN_MEMORY_MAX_BYTES", "1048576"),
+        ("CLAMGATE_SCAN__SPOOL_BYTES", "4194304"),
+        ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", "4194304"),
+    ])
+    .await;
+    let path = socket(&service);
+    // Two streams that do not end hold all of it.
+    let half = [&b"zINSTREAM\0\0\x3f\0\0"[..], &samples::noise(4_100_000)].concat();
+    let mut holders: Vec<_> = (0..2).map(|_| connect(&path)).collect();
+    holders[0].write_all(&half).unwrap();
+    holders[1].write_all(&half[..1_000_000]).unwrap();
+    wait::until("no room", || async {
+        let reply = say(&path, &instream(&samples::noise(2_000_000)));
+        (reply == "stream: No room for it at this moment; try again later. ERROR\0").then_some(())
+    })
+    .await;
+    assert_eq!(say(&path, b"zPING\0"), "PONG\0");
+    drop(holders);
+    wait::until("room", || async { (say(&path, &instream(&samples::noise(2_000_000))) == "stream: OK\0").then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_what_is_claimed() {
+    let limit = "2147483645";
+    let service = start(&[("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", limit)]).await;
+    let before = (service.memory_kib("VmRSS"), service.memory_kib("VmSize"));
+    let mut clients = Vec::new();
+    for _ in 0..150 {
+        let mut client = connect(&socket(&service));
+        client.write_all(b"zINSTREAM\0\x7f\xff\xff\x00").unwrap();
+        client.write_all(&[b'a'; 1000]).unwrap();
+        clients.push(client);
+    }
+    assert_eq!(say(&socket(&service), &instream(&eicar())), format!("{}\0", found("stream")), "others are served");
+    let resident = service.memory_kib("VmRSS").saturating_sub(before.0);
+    assert!(resident < 64 * 1024, "{resident} KiB for 150 clients that claim 2 GiB each");
+    let reserved = service.memory_kib("VmSize").saturating_sub(before.1);
+    assert!(reserved < 2 * 1024 * 1024, "{reserved} KiB of address space for 150 clients that claim 2 GiB each");
+}
+
+#[tokio::test]
+async fn a_long_body_takes_no_memory() {
+    let service = start(&[("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", "8388608")]).await;
+    let before = service.resident_kib();
+    let mut client = connect(&socket(&service));
+    client.write_all(b"zINSTREAM\0").unwrap();
+    let chunk = [&0x0010_0000_u32.to_be_bytes()[..], &vec![b'a'; 0x0010_0000]].concat();
+    for _ in 0..1024 {
+        client.write_all(&chunk).unwrap();
+    }
+    client.write_all(&[0; 4]).unwrap();
+    assert_eq!(rest(client), b"stream: Clamgate.Unscannable.TOO_LARGE.MaxFileSize FOUND\0");
+    let grown = service.resident_kib().saturating_sub(before);
+    assert!(grown < 100 * 1024, "{grown} KiB for a gigabyte");
+    assert_eq!(
+        fs::read_dir(service.dir.path().join("scratch")).unwrap().count(),
+        2,
+        "the health socket, and the scratch directory"
+    );
+}
+
+#[tokio::test]
+async fn two_thousand_idle_clients_do_not_keep_others_out() {
+    let service = start(&[("CLAMGATE_CLAMD__MAX_CONNECTIONS", "200"), ("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "600")]).await;
+    let address = address(&service).await;
+    let before = open_files(&service);
+    let idle: Vec<_> = (0..2000).map(|_| tokio::spawn(tokio::net::TcpStream::connect(address))).collect();
+    wait::until("all places to be taken", || async { (open_files(&service) >= before + 200).then_some(()) }).await;
+    let client = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&instream(&eicar())).unwrap();
+        rest(stream)
+    });
+    let by_socket = socket(&service);
+    let neighbour = tokio::task::spawn_blocking(move || ask(&by_socket, b"zPING\0"));
+    wait::until("both to be served", || async {
+        // One more for each listener waits for its place, and a scan has files of its own.
+        assert!(open_files(&service) <= before + 220, "more connections than allowed");
+        (client.is_finished() && neighbour.is_finished()).then_some(())
+    })
+    .await;
+    assert_eq!(client.await.unwrap(), format!("{}\0", found("stream")).into_bytes());
+    assert_eq!(neighbour.await.unwrap(), b"PONG\0");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up() {
+    let service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "1")]).await;
+    let before = open_files(&service);
+    let mut client = connect(&socket(&service));
+    client.write_all(b"zIDSESSION\0").unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    let many = b"zVERSIONCOMMANDS\0".repeat(1000);
+    while client.write_all(&many).is_ok() {}
+    wait::until("the connection to be closed", || async { (open_files(&service) <= before).then_some(()) }).await;
+}
