@@ -115,10 +115,15 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// One message for each object.
+/// One message for each object, in characters that SQS takes
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>): of those that JSON does not escape, it
+/// refuses two.
 pub(super) fn bodies(objects: &[JobObject]) -> Result<Vec<String>, QueueError> {
-    let body = |object: &JobObject| serde_json::to_string(&Job::new(vec![object.clone()]));
-    objects.iter().map(body).collect::<Result<_, _>>().map_err(|error| QueueError {
+    let body = |object: &JobObject| {
+        let text = serde_json::to_string(&Job::new(vec![object.clone()]))?;
+        Ok(text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
+    };
+    objects.iter().map(body).collect::<Result<_, _>>().map_err(|error: serde_json::Error| QueueError {
         operation: "SendMessageBatch",
         message: error.to_string(),
         lost: false,
@@ -185,6 +190,15 @@ mod tests {
         ] {
             assert_eq!(batches(&keys(listed), &request(versions, most)).await, expected, "{versions} {most:?} {listed}");
         }
+    }
+
+    #[test]
+    fn a_body_is_what_sqs_takes() {
+        let key: String = (0..0x1_0000).filter_map(char::from_u32).collect();
+        let body = bodies(&[JobObject::new("b", &key)]).unwrap().remove(0);
+        let refused = |c: char| !matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+        assert_eq!(body.chars().find(|&c| refused(c)), None);
+        assert_eq!(serde_json::from_str::<Job>(&body).unwrap().objects[0].key, key);
     }
 
     #[tokio::test]

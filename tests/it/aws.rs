@@ -12,6 +12,7 @@ use aws_sdk_s3::types::{
     BucketVersioningStatus, Event, NotificationConfiguration, QueueConfiguration, VersioningConfiguration,
 };
 use aws_sdk_sqs::types::QueueAttributeName;
+use futures_util::{StreamExt, stream};
 
 use crate::wait;
 
@@ -155,6 +156,39 @@ impl Aws {
     pub async fn upload(&self, key: &str, body: impl Into<Vec<u8>>) {
         let body = ByteStream::from(body.into());
         self.s3.put_object().bucket(&self.uploads).key(key).body(body).send().await.unwrap();
+    }
+
+    /// A bucket of its own that nothing tells of.
+    pub async fn silent_bucket(&self) -> String {
+        let bucket = format!("{}-silent", self.uploads);
+        self.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+        bucket
+    }
+
+    /// Small clean objects.
+    pub async fn fill(&self, bucket: &str, keys: impl IntoIterator<Item = String>) {
+        let puts = keys.into_iter().map(|key| async move {
+            let body = ByteStream::from(format!("clean {key}").into_bytes());
+            self.s3.put_object().bucket(bucket).key(key).body(body).send().await.unwrap();
+        });
+        stream::iter(puts).buffer_unordered(16).collect::<()>().await;
+    }
+
+    /// Takes all messages from the queue: their bodies.
+    pub async fn take_all(&self) -> Vec<String> {
+        let mut bodies = Vec::new();
+        loop {
+            let request = self.sqs.receive_message().queue_url(&self.queue).max_number_of_messages(10);
+            let received = request.send().await.unwrap().messages.unwrap_or_default();
+            if received.is_empty() && self.depth(&self.queue).await == (0, 0) {
+                return bodies;
+            }
+            for message in received {
+                let receipt = message.receipt_handle().unwrap();
+                self.sqs.delete_message().queue_url(&self.queue).receipt_handle(receipt).send().await.unwrap();
+                bodies.push(message.body.unwrap());
+            }
+        }
     }
 
     /// The object, or `None` if there is none.

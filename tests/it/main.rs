@@ -10,6 +10,7 @@ mod crash;
 mod differential;
 mod docs;
 mod engine;
+mod enqueue;
 mod fail_closed;
 mod freshclam;
 mod idle;
