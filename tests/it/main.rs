@@ -23,3 +23,4 @@ mod service;
 mod shutdown;
 mod trouble;
 mod wait;
+mod ways_in;

@@ -36,7 +36,9 @@ async fn what_is_not_understood_goes_to_the_dead_letter_queue_and_is_logged_once
     let aws = Aws::with(Setup { versioned: false, receives: 3 }).await;
     let service = Service::start(&aws, &[]).await;
     let tagging = r#"{"Records":[{"eventName":"ObjectTagging:Put","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}"#;
-    let bad = ["hello", "{}", r#"{"Records":[]}"#, tagging];
+    let confirmation = r#"{"Type":"SubscriptionConfirmation","TopicArn":"arn:t","SubscribeURL":"https://secret/"}"#;
+    let misspelt = r#"{"schema":"clamgate.job/1","objects":[{"bucket":"b","key":"k","version":"v"}]}"#;
+    let bad = ["hello", "{}", r#"{"Records":[]}"#, tagging, confirmation, misspelt];
     for body in bad {
         aws.send(body).await;
     }
