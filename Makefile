@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test fuzz bench clean
+.PHONY: help setup packages demo test fuzz bench bench-enqueue clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/clamgate
@@ -28,7 +28,7 @@ fuzz = echo "==> fuzz $(1)"; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EX
     || { cat "$$scratch/log"; exit 1; }
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "make bench takes CORPUS=dir DB=dir ROUNDS=n BENCH=--no-clamscan; CARGO_TARGET_DIR is honoured"
 
 setup: packages .venv/.installed ## install what is missing: Debian packages, and Python packages in .venv
@@ -83,6 +83,10 @@ fuzz: packages ## each fuzz target on a bounded number of inputs
 bench: setup ## clamgate beside clamscan and clamd: time, memory, verdicts
 	cargo build --release --locked
 	$(PYTHON) benches/compare.py --clamgate $(BINARY) --corpus $(CORPUS) --db $(DB) --rounds $(ROUNDS) $(BENCH)
+
+bench-enqueue: setup ## the memory of clamgate enqueue at 5,000 and 50,000 objects
+	cargo build --release --locked
+	$(PYTHON) benches/enqueue.py --clamgate $(BINARY)
 
 clean: ## remove what building and setup left in this directory
 	cargo clean
