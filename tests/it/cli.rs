@@ -140,8 +140,8 @@ fn usage_errors_are_64() {
         (vec![], vec![], "Usage"),
         (vec!["scan"], vec![], "TARGET"),
         (vec!["frobnicate"], vec![], "frobnicate"),
-        (vec!["serve"], vec![], "queue.url is not set"),
-        (vec!["scan", "s3://b/k"], vec![], "s3://b/k"),
+        (vec!["serve"], vec![], "there is no way in"),
+        (vec!["scan", "s3:///k"], vec![], "there is no bucket"),
         (vec!["check-config"], vec![("CLAMGATE_SCAN__THRAEDS", "1")], "thraeds"),
         (vec!["check-config"], vec![("CLAMGATE_LOG__FORMAT", "xml")], "CLAMGATE_LOG__FORMAT"),
         (

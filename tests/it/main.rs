@@ -15,6 +15,7 @@ mod differential;
 mod docs;
 mod engine;
 mod enqueue;
+mod every_way_in;
 mod fail_closed;
 mod filters;
 mod freshclam;
