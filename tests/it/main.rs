@@ -33,5 +33,4 @@ mod service;
 mod shutdown;
 mod trouble;
 mod wait;
-mod ways_in;
 mod web;

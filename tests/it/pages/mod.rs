@@ -1,4 +1,7 @@
-//! The examples of the pages in `docs/ways-in` do what the pages say.
+//! The examples of the pages in `docs/ways-in` do what the pages say. Here: pages that show a console.
+
+mod http;
+mod queue;
 
 use std::fs;
 use std::net::TcpListener;
@@ -52,6 +55,7 @@ async fn run_in(dir: &TempDir, page: &str, environment: &[(&str, &str)], adapt: 
     shell.env("CLAMGATE_DEFINITIONS__DIR", signatures()).env("CLAMGATE_SCAN__SCRATCH_DIR", dir.path());
     let output = shell.envs(aws::environment()).envs(environment.iter().copied()).output().await.unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout.matches('\0').count(), examples.len(), "{page}: the shell ended early");
     for (example, found) in examples.iter().zip(stdout.split('\0')) {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(found, adapt(&example.expected), "{page}: {}\n{stderr}", example.command);
