@@ -45,6 +45,14 @@ pub struct Scanned<'a> {
     pub redelivered: bool,
 }
 
+impl<'a> Scanned<'a> {
+    /// An object whose content was not read.
+    #[must_use]
+    pub fn unread(id: &'a ObjectId, redelivered: bool) -> Self {
+        Self { id, info: None, sha256: None, sequencer: None, unreadable: None, redelivered }
+    }
+}
+
 /// One step and how it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

@@ -15,7 +15,7 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, OK, usage};
+use super::{FAILED, OK, printable, usage};
 use crate::action::ScannedWith;
 use crate::aws;
 use crate::config::{Config, Location};
@@ -276,11 +276,6 @@ impl Destination for Printed {
             lost: false,
         })
     }
-}
-
-/// A hostile name on one line, and without anything that a terminal would obey.
-fn printable(name: &str) -> String {
-    name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 fn summary(progress: &Progress, dry_run: bool, took: Duration) {

@@ -134,6 +134,11 @@ fn objects_of(config: &Config, intake: &Intake, s3: aws_sdk_s3::Client, sqs: &aw
     }
 }
 
+/// A hostile name on one line, and without anything that a terminal would obey.
+fn printable(name: &str) -> String {
+    name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
 /// Says what is wrong with the usage.
 fn usage(error: &dyn Display) -> ExitCode {
     eprintln!("error: {error}");

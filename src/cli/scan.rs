@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 
-use super::{FAILED, engine_builder, usage};
+use super::{FAILED, engine_builder, printable, usage};
 use crate::config::Config;
 use crate::engine::exit_now;
 use crate::intake::Intake;
@@ -27,7 +27,7 @@ use crate::queue::ObjectEvent;
 use crate::report::ScanReport;
 use crate::scan::{Backend, Budget, Pool, Scratch, Warm};
 use objects::Address;
-use output::{Format, Tally, printable};
+use output::{Format, Tally};
 
 /// How many things the search may be ahead of the scan.
 const AHEAD: usize = 256;

@@ -302,14 +302,7 @@ impl<S: ObjectStore> Objects<S> {
         let looked_up = filter::skipping(&self.filters, &work.id, work.size, &self.store).await;
         let Some(rule) = looked_up.map_err(FetchError::from)? else { return Ok(None) };
         if rule.tag {
-            let object = action::Scanned {
-                id: &work.id,
-                info: None,
-                sha256: None,
-                sequencer: None,
-                unreadable: None,
-                redelivered: work.delivery.redelivered,
-            };
+            let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
             self.actions.skip(&object, &rule.name).await?;
         }
         Ok(Some(rule.name.clone()))
@@ -333,14 +326,7 @@ impl<S: ObjectStore> Objects<S> {
         if !work.id.is_pinned() {
             plan.tags.clear();
         }
-        let object = action::Scanned {
-            id: &work.id,
-            info: None,
-            sha256: None,
-            sequencer: None,
-            unreadable: None,
-            redelivered: work.delivery.redelivered,
-        };
+        let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
         report.actions = match self.actions.apply(&object, &plan).await {
             Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
             Err(error) => vec![undone(&plan, "failed", &error)],

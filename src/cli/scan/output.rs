@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::super::{FAILED, FOUND, OK};
+use super::super::{FAILED, FOUND, OK, printable};
 use crate::engine::Status;
 use crate::report::ScanReport;
 
@@ -85,9 +85,4 @@ fn text_line(name: &str, report: &ScanReport) -> String {
         }
     }
     line
-}
-
-/// A hostile name on one line, and without anything that a terminal would obey.
-pub(super) fn printable(name: &str) -> String {
-    name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
