@@ -61,9 +61,9 @@ impl Intake {
     /// [`ScanError`]; [`ScanError::Read`] when it is no regular file or cannot be read.
     pub async fn path(&self, path: &Path) -> Result<ScanReport, ScanError> {
         let name = path.to_string_lossy().into_owned();
-        let path = path.to_owned();
+        let (path, limit) = (path.to_owned(), self.max_file_size_bytes);
         let target = |size| Target::File { path: name, size };
-        self.local(move || Input::open(&path), target).await
+        self.local(move || Input::open(&path, limit), target).await
     }
 
     /// Scans the whole of an open file, which the client calls `name`.
@@ -72,7 +72,8 @@ impl Intake {
     ///
     /// As for [`Intake::path`].
     pub async fn file(&self, file: File, name: String) -> Result<ScanReport, ScanError> {
-        self.local(move || Input::from_file(file), |size| Target::Stream { name, size }).await
+        let limit = self.max_file_size_bytes;
+        self.local(move || Input::from_file(file, limit), |size| Target::Stream { name, size }).await
     }
 
     async fn local(

@@ -8,3 +8,9 @@ use percent_encoding::percent_decode_str;
 pub(crate) fn decode(encoded: &str) -> Option<String> {
     percent_decode_str(&encoded.replace('+', " ")).decode_utf8().ok().map(|decoded| decoded.into_owned())
 }
+
+/// A hostile name on one line, and without anything that a terminal would obey.
+#[cfg(feature = "service")]
+pub(crate) fn printable(name: &str) -> String {
+    name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::key;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -57,7 +58,7 @@ impl ObjectId {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.key)
+        write!(f, "s3://{}/{}", self.bucket, key::printable(&self.key))
     }
 }
 
@@ -168,7 +169,7 @@ pub async fn head(client: &Client, id: &ObjectId) -> Result<ObjectInfo, S3Error>
 
 /// A request to S3 that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} of s3://{bucket}/{key}: {message}")]
+#[error("{operation} of s3://{bucket}/{}: {message}", key::printable(.key))]
 pub struct S3Error {
     /// S3's name of the operation.
     pub operation: &'static str,

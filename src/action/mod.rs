@@ -167,13 +167,21 @@ impl Actions {
     ///
     /// [`ActionError`], as for [`Actions::apply`].
     pub async fn skip(&self, object: &Scanned<'_>, why: &str) -> Result<(), ActionError> {
-        let status = format!("{}status", self.config.tag_prefix);
-        let found = s3::tags(&self.client, object.id).await?;
-        if found.iter().all(|(name, _)| *name != status) {
+        if !self.has_status(object.id).await? {
             let tags = policy::skipped_tags(&self.config.tag_prefix, why);
             tag::apply(&self.client, object, &tags, &self.config.tag_prefix).await?;
         }
         Ok(())
+    }
+
+    /// Whether the object is tagged with a status.
+    ///
+    /// # Errors
+    ///
+    /// [`ActionError::S3`]
+    pub async fn has_status(&self, id: &ObjectId) -> Result<bool, ActionError> {
+        let status = format!("{}status", self.config.tag_prefix);
+        Ok(s3::tags(&self.client, id).await?.iter().any(|(name, _)| *name == status))
     }
 
     /// Removes the original, if the object was copied to its destination. One that S3 does not let us remove (Object Lock, a

@@ -1,7 +1,7 @@
 //! From a verdict to a plan. Pure: nothing here talks to S3.
 
 use super::ScannedWith;
-use crate::config::{ActionsConfig, Disposal};
+use crate::config::{ActionsConfig, Disposal, Location};
 use crate::engine::{Definitions, Reason, Status, Verdict};
 use crate::s3::ObjectId;
 
@@ -70,8 +70,14 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
             .as_ref()
             .map(|location| Move { kind, bucket: location.bucket.clone(), key: format!("{}{}", location.prefix, id.key) })
             // It is there already. To copy it onto itself and then to remove the original would lose it.
-            .filter(|to| to.bucket != id.bucket || to.key != id.key),
+            .filter(|to| to.bucket != id.bucket || to.key != id.key)
+            // Nor is it moved deeper into the place where it lies.
+            .filter(|to| to.bucket != id.bucket || !is_in(location, &id.key)),
     }
+}
+
+fn is_in(location: &Option<Location>, key: &str) -> bool {
+    location.as_ref().is_some_and(|location| !location.prefix.is_empty() && key.starts_with(&location.prefix))
 }
 
 fn tags(prefix: &str, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Vec<(String, String)> {
@@ -153,6 +159,12 @@ mod tests {
             ),
             (
                 ActionsConfig { promote_to: Some("s3://up".parse().unwrap()), ..config() },
+                verdict(Status::Clean, &[], None, None),
+                None,
+                None,
+            ),
+            (
+                ActionsConfig { promote_to: Some("s3://up/a/".parse().unwrap()), ..config() },
                 verdict(Status::Clean, &[], None, None),
                 None,
                 None,

@@ -18,6 +18,7 @@ use crate::action::Actions;
 use crate::config::{self, Config, LogFormat, Overrides};
 use crate::engine::{Canary, EngineBuilder};
 use crate::intake::Intake;
+use crate::key::printable;
 use crate::object::S3Store;
 use crate::pipeline::Objects;
 use crate::report::{Sink, SqsSink};
@@ -102,9 +103,17 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
     let quiet = !matches!(cli.command, Command::Serve);
     set("log.level", cli.log_level.clone());
     overrides.extend(cli.threads.map(|threads| ("scan.threads", toml::Value::Integer(threads.into()))));
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut config = config::load(cli.config.as_deref(), environment, overrides).map_err(|error| usage(&error))?;
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => environment.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("CLAMGATE_") && name.contains("__") => {
+                return Err(usage(&format!("{name} is not UTF-8")));
+            }
+            _ => {}
+        }
+    }
+    let mut config = config::load(cli.config.as_deref(), environment.into_iter(), overrides).map_err(|error| usage(&error))?;
     // A database that is named for a scan by hand is taken as it is: what freshclam should have left is elsewhere.
     if cli.db.is_some() && matches!(cli.command, Command::Scan(_)) {
         config.definitions.required.get_or_insert_default();
@@ -132,11 +141,6 @@ fn objects_of(config: &Config, intake: &Intake, s3: aws_sdk_s3::Client, sqs: &aw
         scratch_dir: intake.scratch_dir.clone(),
         max_file_size_bytes: intake.max_file_size_bytes,
     }
-}
-
-/// A hostile name on one line, and without anything that a terminal would obey.
-fn printable(name: &str) -> String {
-    name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 /// Says what is wrong with the usage.

@@ -68,6 +68,21 @@ enum Item {
     },
 }
 
+/// What was found about one thing.
+struct Outcome {
+    name: String,
+    /// The verdict, if there is one.
+    report: Option<ScanReport>,
+    /// What went wrong.
+    error: Option<String>,
+}
+
+impl Outcome {
+    fn error(name: String, error: String) -> Self {
+        Self { name, report: None, error: Some(error) }
+    }
+}
+
 /// Everything that a scan by hand needs.
 struct Scanner {
     intake: Arc<Intake>,
@@ -139,18 +154,16 @@ async fn scan(config: &Config, arguments: &Arguments, addresses: Vec<Address>) -
     let mut tally = Tally::default();
     let mut scans =
         found(addresses, aws, arguments.trace_id.clone()).map(|item| scanner.scan(item)).buffer_unordered(pool.threads() * 4);
-    while let Some((name, outcome)) = scans.next().await {
+    while let Some(Outcome { name, report, error }) = scans.next().await {
         progress.inc(1);
-        match outcome {
-            Ok(report) => {
-                tally.count(report.status);
-                let line = arguments.format.line(&name, &report);
-                progress.suspend(|| writeln!(io::stdout(), "{line}")).context("cannot write to standard output")?;
-            }
-            Err(error) => {
-                tally.errors += 1;
-                progress.suspend(|| eprintln!("error: {}: {error}", printable(&name)));
-            }
+        if let Some(report) = report {
+            tally.count(report.status);
+            let line = arguments.format.line(&name, &report);
+            progress.suspend(|| writeln!(io::stdout(), "{line}")).context("cannot write to standard output")?;
+        }
+        if let Some(error) = error {
+            tally.errors += 1;
+            progress.suspend(|| eprintln!("error: {}: {}", printable(&name), printable(&error)));
         }
     }
     progress.finish_and_clear();
@@ -166,16 +179,19 @@ async fn scan(config: &Config, arguments: &Arguments, addresses: Vec<Address>) -
 }
 
 impl Scanner {
-    /// The thing's name, and what was found.
-    async fn scan(&self, item: Item) -> (String, Result<ScanReport, String>) {
-        match item {
+    async fn scan(&self, item: Item) -> Outcome {
+        let (name, scanned) = match item {
             Item::File(path) => {
-                let outcome = self.intake.path(&path).await;
-                (path.to_string_lossy().into_owned(), outcome.map_err(local::text))
+                let scanned = self.intake.path(&path).await;
+                (path.to_string_lossy().into_owned(), scanned.map_err(local::text))
             }
             Item::Stdin => ("-".to_owned(), local::stdin(&self.intake).await),
-            Item::Object(event) => objects::scan(self.objects.as_ref(), &event, self.mode).await,
+            Item::Object(event) => return objects::scan(self.objects.as_ref(), &event, self.mode).await,
             Item::Broken { name, error } => (name, Err(error)),
+        };
+        match scanned {
+            Ok(report) => Outcome { name, report: Some(report), error: None },
+            Err(error) => Outcome::error(name, error),
         }
     }
 }
@@ -191,8 +207,10 @@ fn found(
         for address in addresses {
             match address {
                 Address::Local(path) => {
-                    let sender = sender.clone();
-                    let _ = tokio::task::spawn_blocking(move || local::walk(&path, &sender)).await;
+                    let (name, items) = (path.to_string_lossy().into_owned(), sender.clone());
+                    if let Err(error) = tokio::task::spawn_blocking(move || local::walk(&path, &items)).await {
+                        let _ = sender.send(Item::Broken { name, error: error.to_string() }).await;
+                    }
                 }
                 Address::Object(event) => {
                     let event = ObjectEvent { trace_id: trace_id.clone(), ..event };

@@ -29,6 +29,9 @@ use crate::telemetry::metrics;
 /// How long giving messages back may take after the grace period.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
+/// How many threads may wait for the disk at once.
+const BLOCKING_THREADS: usize = 64;
+
 /// How often the metrics are tidied up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -45,7 +48,8 @@ pub fn run(config: Config) -> ExitCode {
         );
         return ExitCode::from(USAGE);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");

@@ -24,7 +24,7 @@ pub struct FilterConfig {
 
 /// Something that holds for an object or not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Condition {
     /// All of these hold.
     All(Vec<Condition>),
@@ -65,10 +65,19 @@ impl FilterConfig {
         }
         for condition in conditions.into_iter().flatten() {
             condition.each(&mut |part| {
-                if let Condition::All(parts) | Condition::Any(parts) = part
-                    && parts.is_empty()
-                {
-                    problems.push(format!("queue.filters: {:?} has an empty list, which means nothing", self.name));
+                let is_void = match part {
+                    Condition::All(parts) | Condition::Any(parts) => parts.is_empty(),
+                    Condition::Prefix(text) | Condition::Suffix(text) => text.is_empty(),
+                    Condition::ContentType(text) => {
+                        let (kind, sub) = text.split_once('/').unwrap_or_default();
+                        kind.is_empty() || sub.is_empty() || kind.contains('*') || (sub.contains('*') && sub != "*")
+                    }
+                    Condition::Tag { key, .. } => key.is_empty(),
+                    Condition::MinBytes(bytes) => *bytes == 0,
+                    Condition::MaxBytes(_) | Condition::Not(_) => false,
+                };
+                if is_void {
+                    problems.push(format!("queue.filters: {:?} has a condition that means nothing: {part:?}", self.name));
                 }
             });
         }

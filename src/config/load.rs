@@ -11,6 +11,9 @@ use super::Config;
 /// What every environment variable of the configuration begins with.
 const ENV_PREFIX: &str = "CLAMGATE_";
 
+/// What is never shown.
+const SECRETS: &str = "http.tokens";
+
 /// Values from the command line, by dotted path (`definitions.dir`); they win over file and environment.
 pub type Overrides = Vec<(&'static str, Value)>;
 
@@ -53,6 +56,15 @@ pub fn load(
         let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
         if !path.contains("__") {
             // Kubernetes sets CLAMGATE_SERVICE_… and CLAMGATE_PORT_… beside a service of that name.
+            let of_kubernetes = |path: &str| {
+                path.ends_with("_SERVICE_HOST")
+                    || path.ends_with("_PORT")
+                    || path.contains("_PORT_")
+                    || path.contains("_SERVICE_PORT")
+            };
+            if of_kubernetes(path) {
+                continue;
+            }
             let of_section = |section: &str| path.strip_prefix(section).is_some_and(|rest| rest.starts_with('_'));
             let sections = ["DEFINITIONS", "SCAN", "LIMITS", "QUEUE", "ACTIONS", "REPORT", "LOG", "HTTP", "CLAMD"];
             if let Some(section) = sections.into_iter().find(|section| of_section(section)) {
@@ -82,7 +94,12 @@ pub fn load(
 
 fn read(file: &Path) -> Result<Table, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    toml::from_str(&text).map_err(|error| format!("{}: {}", file.display(), error.to_string().trim_end()))
+    // Without the line itself, which can hold a token.
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line =
+            error.span().map_or(1, |span| 1 + text.as_bytes().iter().take(span.start).filter(|&&byte| byte == b'\n').count());
+        format!("{}, line {line}: {}", file.display(), first_line(error.message()))
+    })
 }
 
 /// serde stops at the first mistake: note it, take the value out, and go on until the rest fits.
@@ -105,7 +122,10 @@ fn deserialize(
             continue;
         }
         let origin = variable.map(|(name, _)| format!(" (from {name})")).unwrap_or_default();
-        problems.push(format!("{path}{origin}: {}", first_line(&error.inner().to_string())));
+        let text = error.inner().to_string();
+        // serde quotes the value.
+        let text = if path.starts_with(SECRETS) { r#"must be a list of texts, such as ["…"]"# } else { first_line(&text) };
+        problems.push(format!("{path}{origin}: {text}"));
         if !remove(&mut table, &path) {
             return Config::default();
         }

@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::pace::Pace;
 use super::{Ending, EnqueueError, Progress, Request};
+use crate::aws;
 use crate::object::Listed;
 use crate::queue::{BATCH, Job, JobObject, QueueError};
 
@@ -115,14 +116,9 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// One message for each object, in characters that SQS takes
-/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>): of those that JSON does not escape, it
-/// refuses two.
+/// One message for each object.
 pub(super) fn bodies(objects: &[JobObject]) -> Result<Vec<String>, QueueError> {
-    let body = |object: &JobObject| {
-        let text = serde_json::to_string(&Job::new(vec![object.clone()]))?;
-        Ok(text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"))
-    };
+    let body = |object: &JobObject| Ok(aws::sqs_text(&serde_json::to_string(&Job::new(vec![object.clone()]))?));
     objects.iter().map(body).collect::<Result<_, _>>().map_err(|error: serde_json::Error| QueueError {
         operation: "SendMessageBatch",
         message: error.to_string(),

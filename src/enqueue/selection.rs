@@ -40,7 +40,8 @@ impl Selection {
     /// Whether the tags are right; the names of those of a verdict begin with `prefix`.
     pub(super) fn by_tags(&self, tags: &Tags, prefix: &str) -> bool {
         let value = |name: &str| tags.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
-        let is_tagged = value(&format!("{prefix}status")).is_some();
+        // Neither of these two says that the object was scanned.
+        let is_tagged = value(&format!("{prefix}status")).is_some_and(|status| !matches!(status, "SKIPPED" | "FAILED"));
         match &self.tags {
             TagRule::Any => true,
             TagRule::Untagged => !is_tagged,
@@ -77,6 +78,8 @@ mod tests {
             (vec![], [true, true, true]),
             (vec![("team", "a")], [true, true, true]),
             (vec![("other-status", "CLEAN")], [true, true, true]),
+            (vec![("p-status", "SKIPPED")], [true, true, true]),
+            (vec![("p-status", "FAILED")], [true, true, true]),
             // By a version that did not say with what.
             (vec![("p-status", "CLEAN")], [true, false, true]),
             (vec![("p-status", "CLEAN"), ("p-definitions", "27499 0123456789abcdef")], [true, false, true]),

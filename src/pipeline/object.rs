@@ -141,6 +141,8 @@ pub(super) struct Work<'event> {
     pub(super) id: ObjectId,
     size: u64,
     judged: Option<Scanned>,
+    /// What everybody was told.
+    reported: Option<Box<ScanReport>>,
 }
 
 impl<'event> Work<'event> {
@@ -151,7 +153,7 @@ impl<'event> Work<'event> {
             version_id: event.version_id.clone(),
             etag: event.etag.clone(),
         };
-        Self { event, delivery, mode, id, size: event.size.unwrap_or(0), judged: None }
+        Self { event, delivery, mode, id, size: event.size.unwrap_or(0), judged: None, reported: None }
     }
 
     fn target(&self) -> Target {
@@ -188,8 +190,13 @@ impl<S: ObjectStore> Objects<S> {
     ///
     /// # Errors
     ///
-    /// The last attempt's [`Failure`].
-    pub async fn insist(&self, event: &ObjectEvent, mode: Mode, attempts: u32) -> Result<Done, Failure> {
+    /// The last attempt's [`Failure`], and the report on it if there is one: the verdict can be known though acting on it failed.
+    pub async fn insist(
+        &self,
+        event: &ObjectEvent,
+        mode: Mode,
+        attempts: u32,
+    ) -> Result<Done, (Failure, Option<Box<ScanReport>>)> {
         for attempt in 1.. {
             let delivery = Delivery { queued: Duration::ZERO, redelivered: attempt > 1 };
             let mut work = Work::new(event, delivery, mode);
@@ -198,19 +205,21 @@ impl<S: ObjectStore> Objects<S> {
                     tokio::time::sleep(backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE)).await;
                 }
                 Err(error) => {
-                    if mode != Mode::Look && !error.is_closing() {
-                        self.give_up(work, &error).await;
+                    if mode == Mode::Look || error.is_closing() {
+                        return Err((error, None));
                     }
-                    return Err(error);
+                    let report = self.give_up(work, &error).await;
+                    return Err((error, Some(Box::new(report))));
                 }
-                done => return done,
+                Ok(done) => return Ok(done),
             }
         }
-        Err(Failure::Closed)
+        Err((Failure::Closed, None))
     }
 
     pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {
         let began = Instant::now();
+        let mut is_known = true;
         match work.event.size {
             Some(size) if work.id.is_pinned() => work.size = size,
             // An event without identity or size: what is there now is what is scanned and acted on.
@@ -220,13 +229,14 @@ impl<S: ObjectStore> Objects<S> {
                     work.id.version_id = info.version_id.or(work.id.version_id.take());
                     work.size = info.size;
                 }
-                // The GET tells why.
-                Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => work.size = 0,
+                // The GET tells why: without a body, HEAD cannot tell a missing bucket from a missing object.
+                Err(S3Error { kind: S3ErrorKind::NoDetails | S3ErrorKind::Gone, .. }) => is_known = false,
                 Err(error) if is_moot(&error) => return Ok(Done::Gone(error)),
                 Err(error) => return Err(FetchError::from(error).into()),
             },
         }
-        if work.mode == Mode::Filter && !self.filters.is_empty() {
+        // What is not known is no ground for skipping it.
+        if work.mode == Mode::Filter && is_known && !self.filters.is_empty() {
             match self.skip(work).await {
                 Ok(None) => {}
                 Ok(Some(rule)) => return Ok(Done::Skipped(rule)),
@@ -251,6 +261,9 @@ impl<S: ObjectStore> Objects<S> {
         // An event may lack the version; from here on, nothing else is meant.
         if let Some(version_id) = info.as_ref().and_then(|info| info.version_id.clone()) {
             work.id.version_id = Some(version_id);
+        }
+        if !work.id.is_pinned() {
+            work.id.etag = info.as_ref().and_then(|info| info.etag.clone());
         }
         let fetched = Instant::now();
 
@@ -293,8 +306,10 @@ impl<S: ObjectStore> Objects<S> {
         for sink in &self.sinks {
             sink.deliver(&report).await?;
         }
+        let report = Box::new(report);
+        work.reported = Some(report.clone());
         self.actions.finish(&object, &plan, &applied).await?;
-        Ok(Done::Reported(Box::new(report)))
+        Ok(Done::Reported(report))
     }
 
     /// The rule that skips the object, which is tagged if the rule says so.
@@ -311,6 +326,10 @@ impl<S: ObjectStore> Objects<S> {
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
     /// is one and only acting on it or telling it failed, or else `FAILED`.
     pub(super) async fn give_up(&self, mut work: Work<'_>, error: &Failure) -> ScanReport {
+        // Only removing the original failed: a second report would contradict the first.
+        if let Some(report) = work.reported {
+            return *report;
+        }
         let failed = || Verdict {
             status: Status::Failed,
             signatures: Vec::new(),
@@ -323,7 +342,9 @@ impl<S: ObjectStore> Objects<S> {
         // Nothing is moved any more, and a state that is not known for sure is not tagged.
         let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);
         let wanted = plan.destination.take().map(|destination| destination.kind.name());
-        if !work.id.is_pinned() {
+        let is_failed = judged.verdict.status == Status::Failed;
+        // A failure is never written over a verdict.
+        if !work.id.is_pinned() || (is_failed && self.actions.has_status(&work.id).await.unwrap_or(false)) {
             plan.tags.clear();
         }
         let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
@@ -354,11 +375,13 @@ impl<S: ObjectStore> Objects<S> {
         let spooled = reservation.is_spooled();
         let sink_error = |error| FetchError::Sink { id: id.clone(), error };
         let mut incoming = Incoming::new(reservation, size, &self.scratch_dir).map_err(sink_error)?;
+        let mut is_larger = false;
         let fetched = self
             .store
             .fetch(id, &mut |chunk| {
                 // A pinned object has the size that was reserved; anything else must not break the budget.
                 if incoming.size() + chunk.len() as u64 > size {
+                    is_larger = true;
                     return Err(std::io::Error::other("the object is larger than its event says"));
                 }
                 // Disks are slow at times, and must not keep other tasks waiting.
@@ -367,6 +390,14 @@ impl<S: ObjectStore> Objects<S> {
             .await;
         match fetched {
             Ok(info) => Ok(Fetched::Input(incoming.finish().map_err(sink_error)?, Box::new(info))),
+            Err(_) if is_larger => Err(FetchError::S3(S3Error {
+                operation: "GetObject",
+                bucket: id.bucket.clone(),
+                key: id.key.clone(),
+                kind: S3ErrorKind::Transient,
+                message: format!("the object is larger than the {size} bytes that it should have"),
+            })
+            .into()),
             Err(FetchError::S3(error)) if is_moot(&error) => Ok(Fetched::Moot(error)),
             Err(FetchError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => Ok(Fetched::Unreadable(why)),
             Err(error) => Err(error.into()),

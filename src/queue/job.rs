@@ -90,8 +90,22 @@ impl JobObject {
         if let Some(custom) = &custom {
             check_custom(custom)?;
         }
+        refuse_null_version(version_id.as_deref(), etag.as_deref())?;
         ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, trace_id, custom }.checked()
     }
+}
+
+/// Refuses the null version without an ETag: it is overwritten in place, so that nothing would say which content is meant.
+///
+/// # Errors
+///
+/// [`EventError::Invalid`] with the rule.
+pub(super) fn refuse_null_version(version_id: Option<&str>, etag: Option<&str>) -> Result<(), EventError> {
+    if version_id == Some("null") && etag.is_none_or(str::is_empty) {
+        let rule = "cannot be null without an ETag; leave it out for what the key holds now";
+        return Err(EventError::Invalid { field: "version_id", rule });
+    }
+    Ok(())
 }
 
 /// Checks a trace id.

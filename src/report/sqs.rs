@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{ScanReport, Sink, SinkError};
+use crate::aws;
 
 /// Sends each report's JSON as a message's body.
 #[derive(Debug, Clone)]
@@ -31,6 +32,7 @@ impl Sink for SqsSink {
         async move {
             let failed = |message| SinkError { sink: "sqs", message };
             let body = serde_json::to_string(report).map_err(|error| failed(error.to_string()))?;
+            let body = aws::sqs_text(&body);
             let sent = self.client.send_message().queue_url(&self.queue_url).message_body(body).send().await;
             sent.map(|_| ()).map_err(|error| failed(DisplayErrorContext(&error).to_string()))
         }

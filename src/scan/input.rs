@@ -18,7 +18,8 @@ const READ_WHOLE_MAX: u64 = 8 * 1024 * 1024;
 pub struct Input {
     pub(super) source: Source,
     size: u64,
-    sha256: [u8; 32],
+    /// `None` when it is too large to be read.
+    sha256: Option<[u8; 32]>,
     /// Returned to the budget when the input is dropped.
     _reservation: Option<Reservation>,
 }
@@ -63,21 +64,21 @@ impl Input {
     /// Bytes in memory.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        let sha256 = Sha256::digest(&bytes).into();
+        let sha256 = Some(Sha256::digest(&bytes).into());
         Self { size: bytes.len() as u64, source: Source::Memory(bytes), sha256, _reservation: None }
     }
 
-    /// A local file, opened, checked and hashed. Blocks on the disk: call it on a scan thread.
+    /// A local file, opened, checked and, up to `limit` bytes (the engine's own), hashed. Blocks on the disk: call it on a scan thread.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or is a directory, a pipe or a device: libclamav would call those clean.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
         // Looked at before it is opened: opening a pipe waits for its writer.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Self::from_file(File::open(path)?)
+        Self::from_file(File::open(path)?, limit)
     }
 
     /// The whole of an open file, wherever its position is; it is moved. Blocks on the disk: call it on a scan thread.
@@ -85,7 +86,7 @@ impl Input {
     /// # Errors
     ///
     /// As for [`Input::open`].
-    pub fn from_file(mut file: File) -> io::Result<Self> {
+    pub fn from_file(mut file: File, limit: u64) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -101,6 +102,11 @@ impl Input {
             }
             return Ok(Self::from_bytes(bytes));
         }
+        let before = FileState::of(&metadata);
+        // The engine refuses it by its size. A sparse file can have terabytes: reading it would keep the thread for hours.
+        if size > limit {
+            return Ok(Self { source: Source::File(LocalFile { file, before }), size, sha256: None, _reservation: None });
+        }
         let mut digest = Sha256::new();
         let mut chunk = vec![0; 128 * 1024];
         loop {
@@ -111,13 +117,8 @@ impl Input {
                 Err(error) => return Err(error),
             }
         }
-        let before = FileState::of(&metadata);
-        Ok(Self {
-            source: Source::File(LocalFile { file, before }),
-            size,
-            sha256: digest.finalize().into(),
-            _reservation: None,
-        })
+        let sha256 = Some(digest.finalize().into());
+        Ok(Self { source: Source::File(LocalFile { file, before }), size, sha256, _reservation: None })
     }
 
     /// Everything that a reader gives, up to one byte more than `limit`: enough for the engine to see that it is too large.
@@ -158,10 +159,10 @@ impl Input {
         self.size
     }
 
-    /// The SHA-256 of the bytes, in hexadecimal digits.
+    /// The SHA-256 of the bytes, in hexadecimal digits; `None` when there are too many to be read.
     #[must_use]
-    pub fn sha256(&self) -> String {
-        crate::engine::hex(&self.sha256)
+    pub fn sha256(&self) -> Option<String> {
+        self.sha256.map(|digest| crate::engine::hex(&digest))
     }
 }
 
@@ -264,6 +265,6 @@ impl Incoming {
             Sink::Spool(_) if self.size == 0 => Source::Memory(Vec::new()),
             Sink::Spool(file) => Source::Spooled(file.freeze()?),
         };
-        Ok(Input { source, size: self.size, sha256: self.digest.finalize().into(), _reservation: self.reservation })
+        Ok(Input { source, size: self.size, sha256: Some(self.digest.finalize().into()), _reservation: self.reservation })
     }
 }

@@ -49,7 +49,7 @@ struct Run {
     began: Option<Instant>,
     with: Current,
     /// The content's digest and size, once it has been read.
-    content: Option<(String, u64)>,
+    content: Option<(Option<String>, u64)>,
     /// `None` when the job is overdue and has been answered.
     reply: Option<Reply>,
     slot: OwnedSemaphorePermit,
@@ -95,7 +95,7 @@ impl Jobs {
     }
 
     /// The job's content has been read: from now on its time is counted.
-    pub(super) fn read(&self, id: u64, sha256: String, size: u64) {
+    pub(super) fn read(&self, id: u64, sha256: Option<String>, size: u64) {
         let mut state = self.lock();
         let unwatched = state.running.values().all(|run| run.deadline(self.deadline).is_none());
         if let Some(run) = state.running.get_mut(&id) {
@@ -200,7 +200,7 @@ impl Run {
         Scanned {
             verdict: Verdict::unscannable(Reason::TimedOut, "MaxScanTime"),
             with: self.with.clone(),
-            sha256,
+            sha256: sha256.flatten(),
             size: size.unwrap_or(0),
             scanned_at: OffsetDateTime::now_utc(),
             took: self.began.map_or(Duration::ZERO, |began| now.duration_since(began)),
@@ -263,7 +263,7 @@ mod tests {
         let id = jobs.submit(reply, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()).unwrap();
         let definitions = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
         assert!(jobs.begin(id, Current { definitions: Arc::new(definitions), options_digest: "o".into() }));
-        jobs.read(id, "digest".to_owned(), 20);
+        jobs.read(id, Some("digest".to_owned()), 20);
 
         let (sender, could_be_reached) = mpsc::channel();
         let log = Log { jobs: Arc::clone(&jobs), could_be_reached: sender };

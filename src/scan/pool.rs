@@ -185,7 +185,7 @@ where
     Ok(Scanned {
         verdict,
         with: observed.with,
-        sha256: Some(input.sha256()),
+        sha256: input.sha256(),
         size: input.size(),
         scanned_at: OffsetDateTime::now_utc(),
         took: began.elapsed(),

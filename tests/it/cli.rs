@@ -149,6 +149,21 @@ fn usage_errors_are_64() {
             vec![("CLAMGATE_SCAN__ALLOWED_SIGNATURES", r#"["Heuristics.Encrypted.Zip"]"#)],
             "scan.allowed_signatures holds a name that no signature has",
         ),
+        (
+            vec!["check-config"],
+            vec![("CLAMGATE_QUEUE__FILTERS", r#"[{ name = "a", skip = { tag = { key = "b", vaule = "c" } } }]"#)],
+            "vaule",
+        ),
+        (
+            vec!["check-config"],
+            vec![("CLAMGATE_QUEUE__FILTERS", r#"[{ name = "a", skip = { prefix = "" } }]"#)],
+            "means nothing",
+        ),
+        (
+            vec!["check-config"],
+            vec![("CLAMGATE_QUEUE__FILTERS", r#"[{ name = "a", only = { content_type = "*/*" } }]"#)],
+            "means nothing",
+        ),
         (vec!["check-config", "--config", "/does/not/exist"], vec![], "/does/not/exist"),
         (vec!["check-config", "--log-level", "a=b=c"], vec![], "log.level"),
     ] {
@@ -195,4 +210,32 @@ fn check_config_prints_what_is_in_effect() {
     for line in ["url = \"http://q/\"", "threads = 7", "receivers = 3"] {
         assert!(stdout.lines().any(|found| found == line), "{line} in {stdout}");
     }
+}
+
+#[test]
+fn a_misplaced_token_was_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = "supersecrettoken-0123456789";
+    let file = dir.path().join("clamgate.toml");
+    for (text, variable) in [
+        ("", Some(secret)),
+        (&*format!("[http]\ntokens = \"{secret}\"\n"), None),
+        (&*format!("[http]\ntokens = [\"{secret}]\n"), None),
+        (&*format!("[http]\nenabled = true\ntokens = [\"{secret}\"]\n"), None),
+    ] {
+        fs::write(&file, text).unwrap();
+        let mut command = clamgate();
+        command.arg("check-config").arg("--config").arg(&file);
+        command.envs(variable.map(|token| ("CLAMGATE_HTTP__TOKENS", token)));
+        let output = command.output().unwrap();
+        let all = [output.stdout, output.stderr].concat();
+        let all = String::from_utf8(all).unwrap();
+        assert!(!all.contains(&secret[..12]) && all.contains("tokens") | all.contains("line 2"), "{all}");
+    }
+}
+
+#[test]
+fn a_variable_of_kubernetes_is_none_of_ours() {
+    let output = clamgate().arg("check-config").env("CLAMGATE_HTTP_PORT", "tcp://10.0.0.1:80").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
 }

@@ -52,7 +52,7 @@ async fn a_verdict_in_the_exit_code_and_on_standard_output() {
         (vec![at("in/")], 1, vec![clean, infected, encrypted]),
         (vec![at("missing")], 2, vec![]),
         (vec![format!("s3://{}-no-such-bucket/", aws.uploads)], 2, vec![]),
-        (vec![at("empty-prefix/")], 0, vec![]),
+        (vec![at("empty-prefix/")], 2, vec![]),
     ] {
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let output = run(&aws, &targets, &[]).await;
@@ -107,6 +107,8 @@ async fn what_is_no_use_is_said() {
     for (arguments, settings, code, expected) in [
         (vec!["s3://"], vec![], 64, "there is no bucket"),
         (vec!["s3:///k"], vec![], 64, "there is no bucket"),
+        (vec!["--version-id", "null", "s3://b/k"], vec![], 64, "the version null is overwritten in place"),
+        (vec!["--trace-id", "a\nb", "s3://b/k"], vec![], 64, "--trace-id"),
         (vec!["--version-id", "v", "file"], vec![], 64, "--version-id belongs to an object in S3"),
         (vec!["--version-id", "v", "s3://b/"], vec![], 64, "--version-id belongs to an object in S3"),
         (vec!["--version-id", "v", "s3://b/k", "s3://b/l"], vec![], 64, "--version-id belongs to one object alone"),

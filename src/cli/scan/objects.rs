@@ -9,14 +9,14 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
 use super::super::objects_of;
-use super::{Arguments, Item};
+use super::{Arguments, Item, Outcome};
 use crate::aws;
 use crate::config::{Config, Location};
 use crate::intake::Intake;
 use crate::object::{self, Listed, S3Store};
 use crate::pipeline::{Done, Mode, Objects};
+use crate::queue::job::check_trace_id;
 use crate::queue::{ObjectEvent, SqsQueue};
-use crate::report::ScanReport;
 use crate::s3::NULL_VERSION;
 
 /// How often an object is tried when S3 or this machine is in trouble.
@@ -34,6 +34,9 @@ impl Address {
     /// What the targets mean.
     pub(super) fn of(arguments: &Arguments) -> Result<Vec<Self>, String> {
         let version = arguments.version_id.as_deref();
+        if let Some(trace_id) = &arguments.trace_id {
+            check_trace_id(trace_id).map_err(|error| format!("--trace-id: {error}"))?;
+        }
         if version.is_some() && arguments.targets.len() != 1 {
             return Err("--version-id belongs to one object alone".to_owned());
         }
@@ -49,6 +52,11 @@ impl Address {
         let target = target.to_str().ok_or("a key must be UTF-8")?;
         let rest = target.strip_prefix("s3://").unwrap_or(target);
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        if version == Some(NULL_VERSION) {
+            return Err(
+                "the version null is overwritten in place; leave --version-id out for what the key holds now".to_owned()
+            );
+        }
         if bucket.is_empty() {
             return Err(format!("{target}: there is no bucket; write s3://bucket/key or s3://bucket/prefix/"));
         }
@@ -60,7 +68,7 @@ impl Address {
             bucket,
             key: key.to_owned(),
             // EventBridge leaves it empty where there are no versions; an input template cannot leave it out.
-            version_id: version.filter(|version| !version.is_empty() && *version != NULL_VERSION).map(str::to_owned),
+            version_id: version.filter(|version| !version.is_empty()).map(str::to_owned),
             ..ObjectEvent::default()
         }))
     }
@@ -96,7 +104,9 @@ impl Aws {
     pub(super) async fn list(&self, bucket: &str, prefix: &str, trace_id: Option<&str>, items: &Sender<Item>) {
         let source = Location { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
         let mut listed = pin!(object::list(&self.s3, &source, false, None));
+        let mut is_empty = true;
         while let Some(found) = listed.next().await {
+            is_empty = false;
             let item = match found {
                 // What is there when its turn comes is what is scanned.
                 Ok(Listed { key, .. }) => Item::Object(Box::new(ObjectEvent {
@@ -111,22 +121,27 @@ impl Aws {
                 return;
             }
         }
+        // S3 has no directories: a misspelt prefix looks the same, and must not look clean.
+        if is_empty {
+            let error = "there are no objects below it".to_owned();
+            let _ = items.send(Item::Broken { name: source.to_string(), error }).await;
+        }
     }
 }
 
-/// The object's name, and what was found.
-pub(super) async fn scan(
-    objects: Option<&Objects<S3Store>>,
-    event: &ObjectEvent,
-    mode: Mode,
-) -> (String, Result<ScanReport, String>) {
+/// What was found about the object.
+pub(super) async fn scan(objects: Option<&Objects<S3Store>>, event: &ObjectEvent, mode: Mode) -> Outcome {
     let name = format!("s3://{}/{}", event.bucket, event.key);
-    let Some(objects) = objects else { return (name, Err("there is no client for S3".to_owned())) };
-    let outcome = match objects.insist(event, mode, ATTEMPTS).await {
-        Ok(Done::Reported(report)) => Ok(*report),
-        Ok(Done::Skipped(rule)) => Err(format!("skipped by the rule {rule}")),
-        Ok(Done::Gone(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    (name, outcome)
+    let Some(objects) = objects else { return Outcome::error(name, "there is no client for S3".to_owned()) };
+    match objects.insist(event, mode, ATTEMPTS).await {
+        Ok(Done::Reported(report)) => {
+            let failed = report.actions.iter().find(|action| action.outcome == "failed");
+            let error = failed.map(|step| format!("{} failed: {}", step.action, step.detail.as_deref().unwrap_or_default()));
+            Outcome { name, report: Some(*report), error }
+        }
+        Ok(Done::Skipped(rule)) => Outcome::error(name, format!("skipped by the rule {rule}")),
+        Ok(Done::Gone(error)) => Outcome::error(name, error.to_string()),
+        // The verdict can be known though acting on it failed.
+        Err((error, report)) => Outcome { name, report: report.map(|report| *report), error: Some(error.to_string()) },
+    }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Event, EventError, ObjectEvent, count, from_json};
-use crate::queue::job::check_trace_id;
+use crate::queue::job::{check_trace_id, refuse_null_version};
 
 /// What bucketAV passes through, in bytes.
 const MOST_CUSTOM_DATA: usize = 16 * 1024;
@@ -34,6 +34,7 @@ pub(super) fn parse(body: &str) -> Result<Event, EventError> {
 impl Object {
     fn event(self) -> Result<ObjectEvent, EventError> {
         let Self { bucket, key, version, trace_id, custom_data } = self;
+        refuse_null_version(version.as_deref(), None)?;
         if let Some(trace_id) = &trace_id {
             check_trace_id(trace_id)?;
         }
