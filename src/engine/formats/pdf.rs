@@ -5,6 +5,7 @@
 //! Here, both are done, and each difference that hides something is a finding. A JPEG, a fax and the like are pictures, which
 //! libclamav scans as they are or not at all; that is no finding, unless the document uses them for something else ([`uses`]).
 
+mod decryption;
 mod dictionary;
 mod encryption;
 mod filters;
@@ -18,6 +19,7 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use self::decryption::Key;
 use self::dictionary::{
     Dictionary, IMAGE, MOST_FILTERS, Reading, Token, is_space, known_filter, next_token, skip_space, skip_value,
 };
@@ -52,6 +54,8 @@ pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     }
     if pdf.is_encrypted && !pdf.libclamav_knows {
         found.encrypted.push("PDF".to_owned());
+    } else if pdf.is_encrypted && pdf.key().is_none() {
+        report(found, "PDF with an unusual encryption");
     }
 }
 
@@ -84,6 +88,7 @@ struct Pdf<'bytes> {
     deadline: &'bytes Deadline,
     /// Most documents need not be asked.
     uses: OnceCell<Uses>,
+    key: OnceCell<Option<Key>>,
 }
 
 struct Object {
@@ -113,6 +118,7 @@ impl<'bytes> Pdf<'bytes> {
             libclamav_knows: libclamav_finds_encryption(bytes),
             deadline,
             uses: OnceCell::new(),
+            key: OnceCell::new(),
         };
         let (find, find_end) = (memmem::Finder::new(b"obj"), memmem::Finder::new(b"endobj"));
         let mut from = 0;
@@ -167,6 +173,11 @@ impl<'bytes> Pdf<'bytes> {
         let length = memmem::find(data, b"endstream");
         let end = start + length.unwrap_or(data.len());
         Some(Stream { dictionary, keyword, data: start..end, is_truncated: length.is_none() })
+    }
+
+    /// What decrypts the document, if it opens without a password.
+    fn key(&self) -> Option<&Key> {
+        self.key.get_or_init(|| Key::of(self)).as_ref()
     }
 
     /// What the document uses its streams for.
@@ -282,9 +293,7 @@ impl<'bytes> Pdf<'bytes> {
             report(found, "PDF stream with a predictor");
         } else if kind != Kind::Picture && !is_decodable(&filters, Some(data).filter(|_| !self.is_encrypted)) {
             report(found, "PDF stream that libclamav cannot decode");
-        } else if (kind == Kind::Picture || is_table && !self.is_encrypted && self.has_predictor(dictionary))
-            && !self.uses().is_complete
-        {
+        } else if (kind == Kind::Picture || is_table && self.has_predictor(dictionary)) && !self.uses().is_complete {
             report(found, "PDF pictures beside objects that cannot be read");
         }
     }
