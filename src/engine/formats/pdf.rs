@@ -557,10 +557,12 @@ mod tests {
     #[test]
     fn an_encrypted_document_keeps_attachments_from_libclamav() {
         let end = "trailer<</Encrypt 5 0 R>>startxref\n0\n%%EOF";
+        let string = "00".repeat(32);
+        let standard = format!("/Filter/Standard/V 4/R 4/P -4/O<{string}>/U<{string}>/CF<</StdCF<</CFM/AESV2>>>>/StmF/StdCF");
         let objects = stream("/Type/ObjStm/N 1/First 4/Filter/FlateDecode", b"?");
         for (filters, others, what) in [
-            ("/StmF/StdCF/EFF/StdCF", vec![], None),
-            ("/EFF/StdCF", vec![], Some("PDF with attachments that are encrypted by themselves")),
+            ("/EFF/StdCF", vec![], None),
+            ("/EFF/Other", vec![], Some("PDF with attachments that are encrypted by themselves")),
             ("", vec![objects.clone()], None),
             ("", vec![objects, numbered(9, PICTURE, b"?")], Some("PDF pictures beside objects that cannot be read")),
             (
@@ -569,6 +571,14 @@ mod tests {
                 Some("PDF stream that libclamav does not decrypt"),
             ),
             ("", vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", &zlib(b"?"))], None),
+            (
+                "",
+                vec![
+                    stream("/Type/XRef/W[1 2 1]/N 1/First 4/Filter/FlateDecode", &zlib(b"3 0 <</EF<</F 9 0 R>>>>")),
+                    numbered(9, "/Type/XRef/W[1 2 1]/Filter/FlateDecode/DecodeParms<</Predictor 12>>", &zlib(b"?")),
+                ],
+                Some("PDF pictures beside objects that cannot be read"),
+            ),
             ("", vec![stream("/Filter/ASCIIHexDecode", b"00>")], Some("PDF stream that libclamav cannot decode")),
             (
                 "",
@@ -576,7 +586,7 @@ mod tests {
                 Some("PDF stream with an unscanned filter"),
             ),
         ] {
-            let document = [others.concat(), format!("5 0 obj<<{filters}>>endobj {end}").into_bytes()].concat();
+            let document = [others.concat(), format!("5 0 obj<<{standard}{filters}>>endobj {end}").into_bytes()].concat();
             assert_eq!(unsupported(&document).first().map(String::as_str), what, "{filters}");
         }
     }

@@ -24,7 +24,8 @@ const ENTRIES: &[&[u8]] =
     &[b"CF", b"EFF", b"EncryptMetadata", b"Filter", b"Length", b"O", b"OE", b"P", b"R", b"StmF", b"StrF", b"U", b"UE", b"V"];
 
 /// What stands for an empty password (algorithm 2).
-const EMPTY: &[u8; 32] = b"\x28\xbf\x4e\x5e\x4e\x75\x8a\x41\x64\x00\x4e\x56\xff\xfa\x01\x08\x2e\x2e\x00\xb6\xd0\x68\x3e\x80\x2f\x0c\xa9\xfe\x64\x53\x69\x7a";
+const EMPTY: &[u8; 32] = b"\x28\xbf\x4e\x5e\x4e\x75\x8a\x41\x64\x00\x4e\x56\xff\xfa\x01\x08\
+    \x2e\x2e\x00\xb6\xd0\x68\x3e\x80\x2f\x0c\xa9\xfe\x64\x53\x69\x7a";
 
 /// How the streams of a document are decrypted.
 pub(super) struct Key {
@@ -337,4 +338,112 @@ fn unescape(text: &[u8]) -> Option<Vec<u8>> {
         plain.push(plain_byte);
     }
     Some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Deadline;
+    use super::*;
+    use crate::engine::formats::Findings;
+
+    /// The key of a document in `tests/data/encrypted`, with a part of it replaced.
+    fn key_of(name: &str, part: &str, other: &str) -> Option<Vec<u8>> {
+        let path = format!("{}/tests/data/encrypted/owner-password-picture-{name}.pdf", env!("CARGO_MANIFEST_DIR"));
+        let document = std::fs::read(path).unwrap();
+        let at = memmem::find(&document, part.as_bytes()).unwrap();
+        let document = [&document[..at], other.as_bytes(), &document[at + part.len()..]].concat();
+        let deadline = Deadline::far();
+        Key::of(&Pdf::parse(&document, &deadline, &mut Findings::default())).map(|key| key.bytes)
+    }
+
+    #[test]
+    fn a_key_that_libclamav_may_not_find_is_none() {
+        let cases = [
+            ("rc4-128", "/U <", "/A /U /U <"),
+            ("rc4-128", "/U <", "/U %(fake)\n<"),
+            ("rc4-128", "/U <", "/#55 <"),
+            ("rc4-128", "/U <", "/U <00> /U <"),
+            ("rc4-128", "/R 3", "/A (/R 2) /R 3"),
+            ("rc4-128", "/R 3", "/R 4"),
+            ("rc4-128", "/Standard", "/Other"),
+            ("rc4-128", "%PDF-1.5", "%PDF-1.5 /Encrypt 9 0 R"),
+            ("rc4-128", "%PDF-1.5", "%PDF-1.5 /Encrypt(9 0 R)"),
+            ("rc4-128", "%PDF-1.5", "%PDF-1.5 1 0 obj<</Type/XRef/ID[<00>]>>endobj"),
+            ("rc4-128", "%PDF-1.5", "%PDF-1.5 trailer<</ID[<00>]>>"),
+            ("rc4-128", "%PDF-1.5", "%PDF-1.5 trailer<</Encrypt<<>>>>"),
+            ("aes-128", "/CF <<", "/CF << /A (StdCF /CFM /None)"),
+            ("aes-128", "/CFM /AESV2", "/A (/CFM /None) /CFM /AESV2"),
+            ("aes-128", "/AESV2", "/AESV3"),
+            ("aes-128", "/CF <<", "/A (/CF <<) /CF <<"),
+            ("aes-128", "/CF <<", "/A (/EFF /Identity) /CF <<"),
+            ("aes-128", "/StmF /StdCF", "/A (/StmF /StdCF)"),
+            ("aes-256", "/UE <", "/A (/UE <>) /UE <"),
+            ("aes-256", "/AESV3", "/AESV2"),
+        ];
+        for (name, part, other) in cases {
+            assert!(key_of(name, part, part).is_some(), "{name}");
+            assert_eq!(key_of(name, part, other), None, "{name} {other}");
+        }
+    }
+
+    #[test]
+    fn an_encryption_dictionary_has_to_be_the_only_one() {
+        let header = "%PDF-1.5\n";
+        let same = key_of("rc4-128", header, "%PDF-1.5\n77 0 obj<</Filter/Standard>>endobj ");
+        assert_eq!(same, key_of("rc4-128", header, header));
+        let path = format!("{}/tests/data/encrypted/owner-password-picture-rc4-128.pdf", env!("CARGO_MANIFEST_DIR"));
+        let document = std::fs::read(path).unwrap();
+        let deadline = Deadline::far();
+        let (number, _) = only_encryption(&Pdf::parse(&document, &deadline, &mut Findings::default())).unwrap();
+        for number in [number, number + (1 << 24)] {
+            let other = format!("{header}{number} 0 obj<</Filter/Standard>>endobj ");
+            assert_eq!(key_of("rc4-128", header, &other), None, "{number}");
+        }
+    }
+
+    /// As `qpdf --encrypt "" "" 256` has it, and with a key for the owner that is another one.
+    #[test]
+    fn an_empty_password_of_the_owner_has_to_lead_to_the_same_key() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (user_salts, owner_salts) = ([1; 16], [2; 16]);
+        let user = [password_hash(6, &user_salts[..8], b"").unwrap()[..32].to_vec(), user_salts.to_vec()].concat();
+        let owner = [password_hash(6, &owner_salts[..8], &user).unwrap()[..32].to_vec(), owner_salts.to_vec()].concat();
+        let wrap = |salt: &[u8], user: &[u8], key: &[u8; 32]| {
+            let wrapping = password_hash(6, salt, user).unwrap();
+            let mut key = *key;
+            let encryptor = cbc::Encryptor::<Aes256>::new_from_slices(&wrapping[..32], &[0; 16]).unwrap();
+            encryptor.encrypt_padded::<NoPadding>(&mut key, 32).unwrap();
+            key
+        };
+        for (owner_key, expected) in [([3; 32], Some(vec![3; 32])), ([4; 32], None)] {
+            let dictionary = format!(
+                "<</Filter/Standard/V 5/R 6/CF<</StdCF<</CFM/AESV3>>>>/StmF/StdCF/O<{}>/OE<{}>/U<{}>/UE<{}>>>",
+                hex(&owner),
+                hex(&wrap(&owner_salts[..8], &user, &owner_key)),
+                hex(&user),
+                hex(&wrap(&user_salts[..8], b"", &[3; 32])),
+            );
+            let document = format!("%PDF-1.5\n1 0 obj{dictionary}endobj trailer<</Encrypt 1 0 R>>");
+            let deadline = Deadline::far();
+            let key = Key::of(&Pdf::parse(document.as_bytes(), &deadline, &mut Findings::default()));
+            assert_eq!(key.map(|key| key.bytes), expected);
+        }
+    }
+
+    #[test]
+    fn strings_that_libclamav_reads_alike() {
+        for (text, expected) in [
+            (&b"<48 69\n2>"[..], Some(&b"Hi "[..])),
+            (b"<4g>", None),
+            (b"(a(b)\\(\\)\\\\\\n\\101)", Some(b"a(b)()\\\nA")),
+            (b"(\\53x)", None),
+            (b"(\\9)", None),
+            (b"(\\q)", None),
+            (b"(a\rb)", None),
+            (b"(a\\\nb)", None),
+            (b"12", None),
+        ] {
+            assert_eq!(string(text, 0).as_deref(), expected, "{text:?}");
+        }
+    }
 }
