@@ -1,9 +1,9 @@
 //! The key of a document that is encrypted and opens without a password, which is the empty user password of the standard
 //! security handler (ISO 32000-2, 7.6). Only an owner's password protects many ordinary forms and invoices.
 //!
-//! libclamav decrypts such a document too, but looks for text where a reader parses. If it is led to another key, it scans noise:
-//! where the two may differ, there is no key. None is checked: libclamav reports a document for which the empty password is wrong,
-//! and with a wrong key nothing comes out that could be unpacked.
+//! libclamav decrypts such a document too, but looks for text where a reader parses. If it is led to another key, it scans
+//! noise: where the two may differ, there is no key. None is checked: libclamav reports a document for which the empty
+//! password is wrong, and with a wrong key nothing comes out that could be unpacked.
 
 use std::borrow::Cow;
 
@@ -42,8 +42,8 @@ enum Cipher {
 }
 
 impl Key {
-    /// The key with an empty user password. `None` if a reader and libclamav may not come to the same key, or if it is made in an
-    /// unusual way.
+    /// The key with an empty user password. `None` if a reader and libclamav may not come to the same key, or if it is made in
+    /// an unusual way.
     pub(super) fn of(pdf: &Pdf) -> Option<Self> {
         let (number, id) = only_encryption(pdf)?;
         // libclamav has but 24 bits for the number of an object (pdf.c: pdf_findobj).
@@ -160,12 +160,18 @@ impl<'bytes> Entries<'bytes> {
             return (cipher != Cipher::Aes256).then_some(Key { bytes, cipher });
         }
         let string = |key| string(self.bytes, self.same(key)?);
-        let (owner, bytes) = (string(b"O")?, unwrap_key(revision, user, b"", &string(b"UE")?)?);
-        // libclamav tries the owner's password first, and some readers do.
-        let validation = password_hash(revision, owner.get(32..40)?, user.get(..48)?)?;
-        if owner.get(..32) == validation.get(..32) && unwrap_key(revision, &owner, user.get(..48)?, &string(b"OE")?)? != bytes {
-            return None;
-        }
+        let (owner, all_of_user) = (string(b"O")?, user.get(..48)?);
+        let is_empty = |password: &[u8], user: &[u8]| {
+            Some(password.get(..32)? == password_hash(revision, password.get(32..40)?, user)?.get(..32)?)
+        };
+        let by_user = unwrap_key(revision, user, b"", &string(b"UE")?)?;
+        let by_owner = unwrap_key(revision, &owner, all_of_user, &string(b"OE")?)?;
+        // libclamav tries the owner's password first, and some readers do. If both are empty, they have to lead to the same.
+        let bytes = match (is_empty(user, b"")?, is_empty(&owner, all_of_user)?) {
+            (true, true) if by_user != by_owner => return None,
+            (false, true) => by_owner,
+            _ => by_user,
+        };
         matches!(cipher, Cipher::Aes256 | Cipher::Identity).then_some(Key { bytes, cipher })
     }
 
@@ -247,8 +253,8 @@ fn password_hash(revision: i64, salt: &[u8], user: &[u8]) -> Option<Vec<u8>> {
     Some(block)
 }
 
-/// The object with the encryption dictionary, and the first half of the document's `/ID`. All that reads like the name of the former
-/// has to agree, as libclamav takes one anywhere at the end of the document (`pdf.c: pdf_parse_trailer`), and so have all trailers.
+/// The object with the encryption dictionary, and the first half of the document's `/ID`. All trailers have to agree, and all
+/// that reads like an entry of one: libclamav takes the text wherever it stands (`pdf.c: pdf_parse_trailer`).
 fn only_encryption(pdf: &Pdf) -> Option<(u64, Vec<u8>)> {
     let (mut encryption, mut id) = (None, None);
     let mut is_it = |number: u64| (*encryption.get_or_insert(number) == number).then_some(());
@@ -299,7 +305,8 @@ fn plain_reference(bytes: &[u8]) -> Option<u64> {
     (is_reference && bytes.first().is_some_and(|&byte| is_space(byte))).then_some(number)
 }
 
-/// The content of the string that starts at or after `at` (7.3.4), unless libclamav could read another (`pdf.c: pdf_readstring`).
+/// The content of the string that starts at or after `at` (7.3.4), unless libclamav could read another (`pdf.c:
+/// pdf_readstring`).
 fn string(bytes: &[u8], at: usize) -> Option<Vec<u8>> {
     let (Token::String, end) = next_token(bytes, at)? else { return None };
     let text = bytes.get(skip_space(bytes, at)..end)?;
@@ -315,7 +322,8 @@ fn string(bytes: &[u8], at: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// A literal string without its escapes (7.3.4.2). `None` for a bare line break, and an escape that is cut short or has no meaning.
+/// A literal string without its escapes (7.3.4.2). `None` for a bare carriage return, and an escape that is cut short or has no
+/// meaning.
 fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -401,13 +409,12 @@ mod tests {
         }
     }
 
-    /// As `qpdf --encrypt "" "" 256` has it, and with a key for the owner that is another one.
+    /// As `qpdf --encrypt "" "" 256` has it, then with another key for the owner, and with a user's password.
     #[test]
     fn an_empty_password_of_the_owner_has_to_lead_to_the_same_key() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let (user_salts, owner_salts) = ([1; 16], [2; 16]);
         let user = [password_hash(6, &user_salts[..8], b"").unwrap()[..32].to_vec(), user_salts.to_vec()].concat();
-        let owner = [password_hash(6, &owner_salts[..8], &user).unwrap()[..32].to_vec(), owner_salts.to_vec()].concat();
         let wrap = |salt: &[u8], user: &[u8], key: &[u8; 32]| {
             let wrapping = password_hash(6, salt, user).unwrap();
             let mut key = *key;
@@ -415,12 +422,17 @@ mod tests {
             encryptor.encrypt_padded::<NoPadding>(&mut key, 32).unwrap();
             key
         };
-        for (owner_key, expected) in [([3; 32], Some(vec![3; 32])), ([4; 32], None)] {
+        let other = [&[9; 32][..], &user[32..]].concat();
+        for (in_document, owner_key, expected) in
+            [(&user, [3; 32], Some(vec![3; 32])), (&user, [4; 32], None), (&other, [4; 32], Some(vec![4; 32]))]
+        {
+            let owner =
+                [password_hash(6, &owner_salts[..8], in_document).unwrap()[..32].to_vec(), owner_salts.to_vec()].concat();
             let dictionary = format!(
                 "<</Filter/Standard/V 5/R 6/CF<</StdCF<</CFM/AESV3>>>>/StmF/StdCF/O<{}>/OE<{}>/U<{}>/UE<{}>>>",
                 hex(&owner),
-                hex(&wrap(&owner_salts[..8], &user, &owner_key)),
-                hex(&user),
+                hex(&wrap(&owner_salts[..8], in_document, &owner_key)),
+                hex(in_document),
                 hex(&wrap(&user_salts[..8], b"", &[3; 32])),
             );
             let document = format!("%PDF-1.5\n1 0 obj{dictionary}endobj trailer<</Encrypt 1 0 R>>");
