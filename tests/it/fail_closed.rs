@@ -212,6 +212,7 @@ fn limits() -> Vec<Row> {
 
 fn encryption() -> Vec<Row> {
     let document = |name: &'static str, expected| row(name, move || said_of(&documents::encrypted(name)), expected);
+    let disguised = "UNSCANNABLE UNSUPPORTED (PDF stream that passes for a picture)";
     let partly = || archives::partly_encrypted_zip(&[("a", b"harmless"), ("salaries", b"secret"), ("b", &eicar())], "salaries");
     vec![
         row("zip", || said_of(&samples::encrypted_zip("a", &eicar())), "UNSCANNABLE ENCRYPTED (Zip)"),
@@ -242,6 +243,17 @@ fn encryption() -> Vec<Row> {
             || said_of(&documents::encrypted("owner-password-aes256.pdf")),
             "INFECTED Win.Test.EICAR_HDB-1",
         ),
+        document("owner-password-picture-rc4-40.pdf", "CLEAN"),
+        document("owner-password-picture-rc4-128.pdf", "CLEAN"),
+        document("owner-password-picture-aes-128.pdf", "CLEAN"),
+        document("owner-password-picture-aes-256-r5.pdf", "CLEAN"),
+        document("owner-password-picture-aes-256.pdf", "CLEAN"),
+        document("owner-password-disguised-rc4-40.pdf", disguised),
+        document("owner-password-disguised-rc4-128.pdf", disguised),
+        document("owner-password-disguised-aes-128.pdf", disguised),
+        document("owner-password-disguised-aes-256-r5.pdf", disguised),
+        document("owner-password-disguised-aes-256.pdf", disguised),
+        document("two-encryptions.pdf", "UNSCANNABLE UNSUPPORTED (PDF with an unusual encryption)"),
     ]
 }
 

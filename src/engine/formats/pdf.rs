@@ -5,6 +5,7 @@
 //! Here, both are done, and each difference that hides something is a finding. A JPEG, a fax and the like are pictures, which
 //! libclamav scans as they are or not at all; that is no finding, unless the document uses them for something else ([`uses`]).
 
+mod decryption;
 mod dictionary;
 mod encryption;
 mod filters;
@@ -18,6 +19,7 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use self::decryption::Key;
 use self::dictionary::{
     Dictionary, IMAGE, MOST_FILTERS, Reading, Token, is_space, known_filter, next_token, skip_space, skip_value,
 };
@@ -52,6 +54,8 @@ pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
     }
     if pdf.is_encrypted && !pdf.libclamav_knows {
         found.encrypted.push("PDF".to_owned());
+    } else if pdf.is_encrypted && pdf.key().is_none() {
+        report(found, "PDF with an unusual encryption");
     }
 }
 
@@ -84,6 +88,7 @@ struct Pdf<'bytes> {
     deadline: &'bytes Deadline,
     /// Most documents need not be asked.
     uses: OnceCell<Uses>,
+    key: OnceCell<Option<Key>>,
 }
 
 struct Object {
@@ -113,6 +118,7 @@ impl<'bytes> Pdf<'bytes> {
             libclamav_knows: libclamav_finds_encryption(bytes),
             deadline,
             uses: OnceCell::new(),
+            key: OnceCell::new(),
         };
         let (find, find_end) = (memmem::Finder::new(b"obj"), memmem::Finder::new(b"endobj"));
         let mut from = 0;
@@ -167,6 +173,11 @@ impl<'bytes> Pdf<'bytes> {
         let length = memmem::find(data, b"endstream");
         let end = start + length.unwrap_or(data.len());
         Some(Stream { dictionary, keyword, data: start..end, is_truncated: length.is_none() })
+    }
+
+    /// What decrypts the document, if it opens without a password.
+    fn key(&self) -> Option<&Key> {
+        self.key.get_or_init(|| Key::of(self)).as_ref()
     }
 
     /// What the document uses its streams for.
@@ -282,9 +293,7 @@ impl<'bytes> Pdf<'bytes> {
             report(found, "PDF stream with a predictor");
         } else if kind != Kind::Picture && !is_decodable(&filters, Some(data).filter(|_| !self.is_encrypted)) {
             report(found, "PDF stream that libclamav cannot decode");
-        } else if (kind == Kind::Picture || is_table && !self.is_encrypted && self.has_predictor(dictionary))
-            && !self.uses().is_complete
-        {
+        } else if (kind == Kind::Picture || is_table && self.has_predictor(dictionary)) && !self.uses().is_complete {
             report(found, "PDF pictures beside objects that cannot be read");
         }
     }
@@ -548,10 +557,14 @@ mod tests {
     #[test]
     fn an_encrypted_document_keeps_attachments_from_libclamav() {
         let end = "trailer<</Encrypt 5 0 R>>startxref\n0\n%%EOF";
+        let entries = "/Filter/Standard/V 4/R 4/P -4/CF<</StdCF<</CFM/AESV2>>>>/StmF/StdCF";
+        let standard = format!("{entries}/O<{0}>/U<{0}>", "00".repeat(32));
         let objects = stream("/Type/ObjStm/N 1/First 4/Filter/FlateDecode", b"?");
+        let named_by_table = stream("/Type/XRef/W[1 2 1]/N 1/First 4/Filter/FlateDecode", &zlib(b"3 0 <</EF<</F 9 0 R>>>>"));
+        let packed_table = numbered(9, "/Type/XRef/W[1 2 1]/Filter/FlateDecode/DP<</Predictor 12>>", &zlib(b"?"));
         for (filters, others, what) in [
-            ("/StmF/StdCF/EFF/StdCF", vec![], None),
-            ("/EFF/StdCF", vec![], Some("PDF with attachments that are encrypted by themselves")),
+            ("/EFF/StdCF", vec![], None),
+            ("/EFF/Other", vec![], Some("PDF with attachments that are encrypted by themselves")),
             ("", vec![objects.clone()], None),
             ("", vec![objects, numbered(9, PICTURE, b"?")], Some("PDF pictures beside objects that cannot be read")),
             (
@@ -560,6 +573,7 @@ mod tests {
                 Some("PDF stream that libclamav does not decrypt"),
             ),
             ("", vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", &zlib(b"?"))], None),
+            ("", vec![named_by_table, packed_table], Some("PDF pictures beside objects that cannot be read")),
             ("", vec![stream("/Filter/ASCIIHexDecode", b"00>")], Some("PDF stream that libclamav cannot decode")),
             (
                 "",
@@ -567,7 +581,7 @@ mod tests {
                 Some("PDF stream with an unscanned filter"),
             ),
         ] {
-            let document = [others.concat(), format!("5 0 obj<<{filters}>>endobj {end}").into_bytes()].concat();
+            let document = [others.concat(), format!("5 0 obj<<{standard}{filters}>>endobj {end}").into_bytes()].concat();
             assert_eq!(unsupported(&document).first().map(String::as_str), what, "{filters}");
         }
     }

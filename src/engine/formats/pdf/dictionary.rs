@@ -157,7 +157,7 @@ pub(super) fn skip_value(bytes: &[u8], mut at: usize) -> Option<usize> {
 #[derive(Debug, Default)]
 pub(super) struct Dictionary {
     entries: Vec<(&'static [u8], Range<usize>)>,
-    /// An entry that matters stands there twice: readers may take either.
+    /// One of these entries stands there twice: readers may take either.
     pub(super) ambiguous: bool,
     /// The first byte behind it.
     pub(super) end: usize,
@@ -166,6 +166,11 @@ pub(super) struct Dictionary {
 impl Dictionary {
     /// Reads the dictionary that starts at or after `at`, white space skipped.
     pub(super) fn parse(bytes: &[u8], at: usize) -> Option<Self> {
+        Self::parse_entries(bytes, at, KEYS)
+    }
+
+    /// Reads these entries of a dictionary.
+    pub(super) fn parse_entries(bytes: &[u8], at: usize, keys: &'static [&'static [u8]]) -> Option<Self> {
         let (Token::Open, mut at) = next_token(bytes, at)? else { return None };
         let mut dictionary = Self::default();
         loop {
@@ -184,7 +189,7 @@ impl Dictionary {
                 _ => return None,
             };
             at = skip_value(bytes, value)?;
-            if let Some(&key) = KEYS.iter().find(|&&key| key == name.as_ref()) {
+            if let Some(&key) = keys.iter().find(|&&key| key == name.as_ref()) {
                 if dictionary.get(key).is_some() {
                     dictionary.ambiguous = true;
                 } else {

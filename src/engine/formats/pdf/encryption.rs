@@ -8,18 +8,26 @@ use super::dictionary::{Dictionary, Reading, Token, next_token};
 use super::integer;
 
 /// How many trailers are looked at, and how much of each.
-const MOST_TRAILERS: usize = 1000;
+pub(super) const MOST_TRAILERS: usize = 1000;
 const LONGEST_TRAILER: usize = 16 * 1024;
+
+/// The entries of a trailer that decide about encryption, and the type of a stream that doubles as one (ISO 32000-1, 7.5.8).
+pub(super) const TRAILER: &[&[u8]] = &[b"Encrypt", b"ID", b"Type"];
 
 /// Whether the document says that it is encrypted: `/Encrypt 5 0 R` as trailers have it, wherever it stands, or any other
 /// `/Encrypt` in a trailer.
 pub(super) fn has_encryption(bytes: &[u8]) -> bool {
     memmem::find_iter(bytes, b"/Encrypt").any(|at| is_reference(bytes, at + b"/Encrypt".len()))
-        || memmem::find_iter(bytes, b"trailer").take(MOST_TRAILERS).any(|at| {
-            let start = at + b"trailer".len();
-            let trailer = bytes.get(..start.saturating_add(LONGEST_TRAILER).min(bytes.len()));
-            trailer.and_then(|bytes| Dictionary::parse(bytes, start)).is_some_and(|trailer| trailer.get(b"Encrypt").is_some())
-        })
+        || trailers(bytes).any(|trailer| trailer.is_some_and(|trailer| trailer.get(b"Encrypt").is_some()))
+}
+
+/// The dictionaries behind the word `trailer`; `None` for those that cannot be read.
+pub(super) fn trailers(bytes: &[u8]) -> impl Iterator<Item = Option<Dictionary>> {
+    memmem::find_iter(bytes, b"trailer").take(MOST_TRAILERS).map(|at| at + b"trailer".len()).filter_map(|start| {
+        let bytes = bytes.get(..start.saturating_add(LONGEST_TRAILER).min(bytes.len()))?;
+        let is_dictionary = matches!(next_token(bytes, start), Some((Token::Open, _)));
+        is_dictionary.then(|| Dictionary::parse_entries(bytes, start, TRAILER))
+    })
 }
 
 fn is_reference(bytes: &[u8], at: usize) -> bool {
