@@ -77,6 +77,10 @@ impl Share {
         if missing == 0 {
             return true;
         }
+        // A quarter is left to objects, which wait in line: streams must not keep them out for as long as clients like.
+        if self.units.available_permits() < (missing + self.total / 4) as usize {
+            return false;
+        }
         let Ok(more) = Arc::clone(&self.units).try_acquire_many_owned(missing) else { return false };
         match held {
             Some(held) => held.merge(more),
@@ -123,17 +127,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_takes_memory_then_disk_then_nothing() {
-        let budget = Budget::new(4 * UNIT, 6 * UNIT, 2 * UNIT);
-        let (mut first, mut second, mut third) = (budget.open_ended(), budget.open_ended(), budget.open_ended());
+    fn streams_take_memory_then_disk_then_nothing_and_leave_a_quarter() {
+        let budget = Budget::new(8 * UNIT, 12 * UNIT, 2 * UNIT);
+        let [mut first, mut second, mut third, mut fourth] = std::array::from_fn(|_| budget.open_ended());
         assert!(first.grow_to(2 * UNIT) && !first.is_spooled());
         assert!(second.grow_to(UNIT) && !second.is_spooled());
-        assert!(third.grow_to(2 * UNIT) && third.is_spooled(), "one unit of memory was left");
+        assert!(third.grow_to(2 * UNIT) && !third.is_spooled());
+        assert!(fourth.grow_to(2 * UNIT) && fourth.is_spooled(), "one unit of memory was left to streams");
         assert!(first.grow_to(3 * UNIT) && first.is_spooled(), "larger than in_memory_max");
-        assert!(!third.grow_to(4 * UNIT), "one unit of disk is left");
-        assert!(third.grow_to(3 * UNIT));
+        assert!(!fourth.grow_to(7 * UNIT), "four units of disk are left to streams");
+        assert!(fourth.grow_to(6 * UNIT));
         assert!(second.grow_to(2 * UNIT) && !second.is_spooled(), "the first one's memory is free again");
-        drop((first, second, third));
-        assert_eq!((budget.memory.units.available_permits(), budget.spool.units.available_permits()), (4, 6));
+        drop((first, second, third, fourth));
+        assert_eq!((budget.memory.units.available_permits(), budget.spool.units.available_permits()), (8, 12));
     }
 }

@@ -239,3 +239,12 @@ fn a_variable_of_kubernetes_is_none_of_ours() {
     let output = clamgate().arg("check-config").env("CLAMGATE_HTTP_PORT", "tcp://10.0.0.1:80").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
 }
+
+/// It was hashed before anybody looked at its size.
+#[test]
+fn a_sparse_file_kept_a_scan_thread_for_hours() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+    let (code, stdout, _) = scan(dir.path(), &["sparse"]);
+    assert_eq!((code, stdout.as_str()), (Some(2), "sparse: UNSCANNABLE TOO_LARGE (MaxFileSize)"));
+}

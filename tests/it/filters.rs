@@ -10,7 +10,7 @@ const FILTERS: &str = r#"[
     { name = "thumbnails", skip = { any = [{ prefix = "thumbs/" }, { all = [{ suffix = ".tmp" }, { max_bytes = 100 }] }] }, tag = true },
     { name = "trusted", skip = { tag = { key = "scan", value = "no" } } },
     { name = "videos", skip = { content_type = "video/*" } },
-    { name = "elsewhere", bucket = "another", skip = { min_bytes = 0 } },
+    { name = "elsewhere", bucket = "another", skip = { min_bytes = 1 } },
 ]"#;
 
 #[tokio::test]

@@ -91,3 +91,38 @@ async fn a_failing_message_does_not_hold_up_others() {
     })
     .await;
 }
+
+/// Both were acknowledged: the one as gone, because HEAD cannot tell, and the other after a scan of what the key holds now.
+#[tokio::test]
+async fn a_missing_bucket_and_a_null_version_went_unnoticed() {
+    let aws = Aws::with(Setup { versioned: false, receives: 1 }).await;
+    let _service = Service::start(&aws, &[]).await;
+    for object in [r#"{"bucket":"no-such-bucket","key":"k"}"#, r#"{"bucket":"b","key":"k","version_id":"null"}"#] {
+        aws.send(&format!(r#"{{"schema":"clamgate.job/1","objects":[{object}]}}"#)).await;
+    }
+    wait::until("the dead letters", || async { (aws.depth(&aws.dead_letters).await.0 == 2).then_some(()) }).await;
+}
+
+/// SQS refuses some characters that JSON need not escape: the verdict was never told, and the object stayed.
+#[tokio::test]
+async fn a_key_with_a_character_that_sqs_refuses_was_not_reported() {
+    let aws = Aws::new().await;
+    let _service = Service::start(&aws, &[]).await;
+    aws.upload("x\u{ffff}", eicar()).await;
+    assert_eq!(aws.reports(1).await[0]["target"]["key"], "x\u{ffff}");
+}
+
+/// What was infected when it could be scanned must not look merely failed.
+#[tokio::test]
+async fn a_failure_was_written_over_a_verdict() {
+    let aws = Aws::with(Setup { versioned: false, receives: 1 }).await;
+    let bucket = format!("{}-silent", aws.uploads);
+    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let put = aws.s3.put_object().bucket(&bucket).key("k").body(eicar().into()).tagging("clamgate-status=INFECTED");
+    let etag = put.send().await.unwrap().e_tag.unwrap().replace('"', "");
+    let _service = Service::start(&aws, &[]).await;
+    let wrong_size = record(&bucket, "k", &format!(r#","size":3,"eTag":"{etag}""#));
+    aws.send(&format!(r#"{{"Records":[{wrong_size}]}}"#)).await;
+    assert_eq!(aws.reports(1).await[0]["status"], "FAILED");
+    assert_eq!(aws.get(&bucket, "k").await.unwrap().status(), Some("INFECTED"));
+}
