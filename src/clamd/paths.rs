@@ -5,9 +5,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
 use walkdir::WalkDir;
 
 use super::command::Mode;
@@ -22,6 +24,9 @@ const AHEAD: usize = 64;
 /// Directories are looked into so deep, each with an open descriptor. What is deeper is told, and keeps the whole from being
 /// `OK`.
 const DEEPEST: usize = 32;
+
+/// How long to wait for a turn to walk a directory.
+const TURN: Duration = Duration::from_secs(10);
 
 /// Something on the way.
 enum Found {
@@ -42,8 +47,21 @@ pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply
     if !server.config.allow_paths_over_tcp && !reply.socket.is_local() {
         return reply.answer(name, &Answer::error("Paths are not taken over TCP; send the file with INSTREAM.")).await;
     }
+    let root = path.to_owned();
+    let Ok(single) = tokio::task::spawn_blocking(move || single(&root)).await else {
+        return reply.answer(name, &Answer::error("The walk failed.")).await;
+    };
+    let all = mode == Mode::AllMatch;
+    if let Some(single) = single {
+        let (path, answer) = scan_one(server, single).await;
+        return reply.lines(answer.lines(path.as_os_str().as_bytes(), all)).await;
+    }
     // Each holds descriptors and a thread of the runtime.
-    let Ok(_turn) = server.walks.acquire().await else { return Ok(()) };
+    let Ok(Ok(_turn)) = timeout(TURN, server.walks.acquire()).await else {
+        return reply.answer(name, &Answer::error("Too many directories are looked through; try again later.")).await;
+    };
+    // What the client may take to read, for all replies together: others wait for its turn.
+    let mut patience = Duration::from_secs(server.config.read_timeout_secs);
     let (sender, mut found) = mpsc::channel(AHEAD);
     let root = path.to_owned();
     let walk = tokio::task::spawn_blocking(move || {
@@ -59,8 +77,10 @@ pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply
             continue;
         }
         clean = false;
-        let all = mode == Mode::AllMatch;
-        ended = reply.lines(answer.lines(path.as_os_str().as_bytes(), all)).await;
+        let since = Instant::now();
+        let written = timeout_at(since + patience, reply.lines(answer.lines(path.as_os_str().as_bytes(), all))).await;
+        ended = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        patience = patience.saturating_sub(since.elapsed());
         let enough = matches!(answer, Answer::Found(_)) && matches!(mode, Mode::Scan | Mode::AllMatch);
         if enough || ended.is_err() {
             break;
@@ -105,25 +125,32 @@ async fn scan_one(server: &Server, found: Found) -> (PathBuf, Answer) {
     (path, answer)
 }
 
-/// Sends all files below `root`; an error when nobody takes them any more.
+/// What `root` names, unless it is a directory.
 ///
-/// As clamd does by default, links in a directory are not followed, and what is no file is passed over. A link that is named
-/// itself is followed, where clamd says `OK` and looks at nothing.
+/// A link that is named itself is followed, where clamd says `OK` and looks at nothing.
+fn single(root: &Path) -> Option<Found> {
+    let obstacle = |text: String| Some(Found::Obstacle(root.to_owned(), text));
+    if !root.is_absolute() {
+        return obstacle("File path check failure: The path is not absolute.".to_owned());
+    }
+    match std::fs::metadata(root) {
+        Ok(metadata) if metadata.is_file() => Some(Found::File(root.to_owned())),
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => obstacle("Not supported file type".to_owned()),
+        Err(error) => obstacle(format!("File path check failure: {}.", system_text(&error))),
+    }
+}
+
+/// Sends all files below the directory `root`; an error when nobody takes them any more.
+///
+/// As clamd does by default, links in a directory are not followed, and what is no file is passed over.
 fn walk(root: &Path, found: &mpsc::Sender<Found>) -> Result<(), mpsc::error::SendError<Found>> {
     let obstacle = |path: &Path, text: String| found.blocking_send(Found::Obstacle(path.to_owned(), text));
-    if !root.is_absolute() {
-        return obstacle(root, "File path check failure: The path is not absolute.".to_owned());
-    }
     let metadata = match std::fs::metadata(root) {
-        Ok(metadata) => metadata,
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Ok(_) => return obstacle(root, "It is no directory any more.".to_owned()),
         Err(error) => return obstacle(root, format!("File path check failure: {}.", system_text(&error))),
     };
-    if metadata.is_file() {
-        return found.blocking_send(Found::File(root.to_owned()));
-    }
-    if !metadata.is_dir() {
-        return obstacle(root, "Not supported file type".to_owned());
-    }
     // clamd passes over /proc, where no file has a size (`scanner.c: scan_callback`).
     let proc = std::fs::metadata("/proc").ok().map(|metadata| metadata.dev()).filter(|&dev| dev != metadata.dev());
     let entries = WalkDir::new(root).max_open(DEEPEST + 1).max_depth(DEEPEST).into_iter().filter_entry(|entry| {

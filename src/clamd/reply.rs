@@ -106,7 +106,7 @@ pub(super) fn printable(text: &[u8]) -> Vec<u8> {
     let mut line = Vec::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() {
+            if c.is_control() || misleads(c) {
                 line.extend(c.escape_default().map(|c| c as u8));
             } else {
                 line.extend(c.encode_utf8(&mut [0; 4]).bytes());
@@ -121,6 +121,12 @@ pub(super) fn printable(text: &[u8]) -> Vec<u8> {
         }
     }
     line
+}
+
+/// Whether a character begins a line for some readers, or turns the text around it: what follows a name could be taken for its
+/// verdict, or the verdict for a part of the name.
+fn misleads(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -198,6 +204,10 @@ mod tests {
             (&b"/a b\xc3\xa9"[..], &b"/a b\xc3\xa9"[..]),
             (b"/a\nb\r\0\x1b", b"/a\\nb\\r\\u{0}\\u{1b}"),
             (b"/\xc2\x85\xff\x9b", b"/\\u{85}\xff\\x9b"),
+            (
+                "/a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}".as_bytes(),
+                b"/a\\u{2028}b\\u{2029}c\\u{202e}d\\u{2066}e\\u{200f}",
+            ),
         ] {
             assert_eq!(printable(name), expected);
         }

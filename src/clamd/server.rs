@@ -23,7 +23,8 @@ use crate::unix_socket::UnixSocket;
 /// How many directories are walked at once, for all clients.
 const WALKS: usize = 32;
 
-/// When all connections are taken, one that has waited so long for its client is closed for a new one.
+/// When all connections are taken, one that has waited so long for its client, or for its stream to move on, is closed for a
+/// new one.
 const SPARE_IDLE: Duration = Duration::from_secs(1);
 
 /// How long to wait after the system refused to accept.
@@ -34,13 +35,16 @@ pub(super) struct Server {
     pub(super) config: ClamdConfig,
     pub(super) service: Arc<Service>,
     pub(super) intake: Arc<Intake>,
+    /// Those that wait for a command.
     pub(super) idle: IdleOnes,
+    /// Those in the middle of a stream, since it last moved on.
+    pub(super) slow: IdleOnes,
     /// Turns to walk a directory.
     pub(super) walks: Semaphore,
     slots: Arc<Semaphore>,
 }
 
-/// The connections that wait for a command, the oldest first.
+/// Connections that wait for their clients, the one that has waited longest first.
 pub(super) type IdleOnes = Arc<Mutex<BTreeMap<(Instant, u64), CancellationToken>>>;
 
 /// A connection among the [`IdleOnes`], until it is dropped.
@@ -176,20 +180,25 @@ impl Server {
             service: Arc::clone(service),
             intake,
             idle: IdleOnes::default(),
+            slow: IdleOnes::default(),
             walks: Semaphore::new(WALKS),
             slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         }
     }
 
+    /// Sends one away: one that waits for a command, or else the slowest stream.
     fn spare_one(&self) {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, send_away)) = idle.first_key_value().filter(|((since, _), _)| since.elapsed() >= SPARE_IDLE) {
-            send_away.cancel();
+        for ones in [&self.idle, &self.slow] {
+            let ones = ones.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, send_away)) = ones.first_key_value().filter(|((since, _), _)| since.elapsed() >= SPARE_IDLE) {
+                send_away.cancel();
+                return;
+            }
         }
     }
 
-    /// Waits for a place for one more connection, and takes it from a client that says nothing: else those could keep all
-    /// others out.
+    /// Waits for a place for one more connection, and takes it from a client that says nothing or little: else those could
+    /// keep all others out.
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if self.slots.available_permits() == 0 {

@@ -31,6 +31,27 @@ const MOST_UNDER_WAY: usize = 16;
 /// the reply.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// So many bytes within a second keep a stream from being the slowest.
+const MOVES_ON: usize = 16 * 1024;
+
+/// How a command that has begun moves on.
+#[derive(Default)]
+struct Pace {
+    /// Among the slow ones, since it last moved on.
+    slow: Option<Idle>,
+    /// What has arrived since.
+    received: usize,
+}
+
+impl Pace {
+    fn received(&mut self, count: usize) {
+        self.received += count;
+        if self.received >= MOVES_ON {
+            *self = Self::default();
+        }
+    }
+}
+
 /// A reply to one command.
 pub(super) struct Reply {
     pub(super) socket: Arc<Socket>,
@@ -80,6 +101,8 @@ enum End {
     Refused,
     /// The client took too long.
     TimedOut,
+    /// The client was slow, and its place was needed.
+    SentAway,
     /// The client has gone; nobody waits for a reply.
     Gone,
 }
@@ -130,7 +153,7 @@ impl Session {
         }
         // A client that has closed its sending side still waits for its replies.
         while self.under_way.join_next().await.is_some() {}
-        if end == End::TimedOut {
+        if matches!(end, End::TimedOut | End::SentAway) {
             let _ = self.socket.write(b"COMMAND READ TIMED OUT\n").await;
         }
         self.socket.finish();
@@ -285,7 +308,7 @@ impl Session {
     async fn stream(&mut self, reply: Reply) -> Result<(), End> {
         let give_up = Instant::now() + seconds(self.server.config.stream_timeout_secs);
         self.frames.begin_stream();
-        let mut refused = None;
+        let (mut refused, mut pace) = (None, Pace::default());
         let mut upload = match self.server.intake.upload() {
             Ok(upload) => Some(upload),
             Err(error) => {
@@ -327,7 +350,16 @@ impl Session {
             self.input.keep(left);
             if more {
                 let late = if refused.is_some() { End::Refused } else { End::TimedOut };
-                self.read_more(give_up, late).await?;
+                match self.read_more(give_up, late, &mut pace).await {
+                    Err(End::SentAway) => {
+                        if refused.is_none() {
+                            let answer = Answer::error("All connections are taken, and this was the slowest; try again later.");
+                            let _ = timeout(LINGER, reply.answer(STREAM.as_bytes(), &answer)).await;
+                        }
+                        return Err(End::Refused);
+                    }
+                    read => read?,
+                }
             }
         }
         match (upload, refused) {
@@ -342,16 +374,19 @@ impl Session {
     }
 
     /// Reads more of a command that has begun, no longer than until `give_up`.
-    async fn read_more(&mut self, give_up: Instant, late: End) -> Result<(), End> {
+    async fn read_more(&mut self, give_up: Instant, late: End, pace: &mut Pace) -> Result<(), End> {
+        let slow = pace.slow.get_or_insert_with(|| Idle::new(&self.server.slow));
         let deadline = give_up.min(Instant::now() + seconds(self.server.config.read_timeout_secs));
         let read = tokio::select! {
             read = self.socket.read(self.input.space(), &mut self.descriptors) => read,
             () = sleep_until(deadline) => return Err(late),
+            () = slow.sent_away() => return Err(End::SentAway),
             () = self.socket.broken() => return Err(End::Gone),
         };
         match read? {
             0 => Err(End::Done),
             count => {
+                pace.received(count);
                 self.input.filled(count);
                 Ok(())
             }
@@ -362,6 +397,7 @@ impl Session {
     async fn descriptor(&mut self, reply: Reply) -> Result<(), End> {
         self.frames.expect_carrier();
         let give_up = Instant::now() + seconds(self.server.config.read_timeout_secs);
+        let mut pace = Pace::default();
         loop {
             let mut rest = self.input.rest();
             let has_come = matches!(self.frames.next(&mut rest), Ok(Some(_)));
@@ -370,7 +406,7 @@ impl Session {
             if has_come {
                 break;
             }
-            self.read_more(give_up, End::TimedOut).await?;
+            self.read_more(give_up, End::TimedOut, &mut pace).await?;
         }
         let mut received = std::mem::take(&mut self.descriptors);
         let descriptor = match (received.pop(), received.len()) {

@@ -15,7 +15,8 @@ pub struct ClamdConfig {
     pub socket: Option<PathBuf>,
     /// The socket's permissions, in octal digits.
     pub socket_mode: String,
-    /// How many connections are open at once. When all are taken, more wait, and those that have said nothing for a second are closed.
+    /// How many connections are open at once. When all are taken, more wait, and those that have said nothing for a second are closed,
+    /// then the slowest streams.
     pub max_connections: usize,
     /// How long a client may take for a command, or for the next piece of a stream.
     pub read_timeout_secs: u64,

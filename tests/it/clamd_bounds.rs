@@ -1,8 +1,9 @@
 //! clamd's protocol: what clients cannot do to the service, and to one another.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
 
 use crate::clamd::{PATIENCE, address, ask, chunks, connect, found, instream, open_files, rest, say, socket, start};
 use crate::samples::{self, eicar};
@@ -173,4 +174,88 @@ async fn a_client_that_does_not_read_is_given_up() {
     let many = b"zVERSIONCOMMANDS\0".repeat(1000);
     while client.write_all(&many).is_ok() {}
     wait::until("the connection to be closed", || async { (open_files(&service) <= before).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn two_hundred_slow_streams_do_not_keep_others_out() {
+    let service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "600")]).await;
+    let before = open_files(&service);
+    let mut slow: Vec<_> = (0..200).map(|_| connect(&socket(&service))).collect();
+    for stream in &mut slow {
+        stream.write_all(b"zINSTREAM\0\0").unwrap();
+    }
+    wait::until("all places to be taken", || async { (open_files(&service) >= before + 200).then_some(()) }).await;
+    assert_eq!(say(&socket(&service), b"zPING\0"), "PONG\0");
+    let too_slow = "stream: All connections are taken, and this was the slowest; try again later. ERROR\0";
+    assert_eq!(rest(slow.remove(0)), too_slow.as_bytes(), "the oldest goes first");
+}
+
+/// Directories that are too deep to be looked into: a long reply for each, and nothing to scan.
+fn many_replies(inside: &Path) -> PathBuf {
+    let root = inside.join("deep");
+    let mut deepest = root.clone();
+    deepest.extend((1..32).map(|_| "a".repeat(100)));
+    for number in 0..300 {
+        fs::create_dir_all(deepest.join(number.to_string())).unwrap();
+    }
+    root
+}
+
+#[tokio::test]
+async fn clients_that_never_read_do_not_block_scans() {
+    let service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "600")]).await;
+    let root = many_replies(service.dir.path());
+    let (path, directory) = (service.dir.path().join("file"), service.dir.path().join("directory"));
+    fs::write(&path, eicar()).unwrap();
+    fs::create_dir(&directory).unwrap();
+    let mut clients: Vec<_> = (0..32).map(|_| connect(&socket(&service))).collect();
+    for client in &mut clients {
+        client.write_all(format!("zCONTSCAN {}\0", root.display()).as_bytes()).unwrap();
+        // It has its turn.
+        client.read_exact(&mut [0]).unwrap();
+    }
+    let (file, name) = (path.display(), directory.display());
+    assert_eq!(say(&socket(&service), format!("zSCAN {file}\0").as_bytes()), format!("{}\0", found(&file.to_string())));
+    let no_turn = format!("{name}: Too many directories are looked through; try again later. ERROR\0");
+    assert_eq!(say(&socket(&service), format!("zSCAN {name}\0").as_bytes()), no_turn);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_now_and_then_is_given_up() {
+    let service = start(&[("CLAMGATE_CLAMD__READ_TIMEOUT_SECS", "1")]).await;
+    let root = many_replies(service.dir.path());
+    let before = open_files(&service);
+    let mut client = connect(&socket(&service));
+    client.write_all(format!("zCONTSCAN {}\0", root.display()).as_bytes()).unwrap();
+    let mut reply = vec![0];
+    client.read_exact(&mut reply).unwrap();
+    // A little at each look.
+    wait::until("the connection to be closed", || {
+        let mut some = [0; 2000];
+        let count = client.read(&mut some).unwrap();
+        reply.extend(&some[..count]);
+        let closed = open_files(&service) <= before;
+        async move { closed.then_some(()) }
+    })
+    .await;
+    reply.extend(rest(client));
+    let replies = reply.iter().filter(|&&byte| byte == 0).count();
+    assert!(replies < 300, "all {replies} replies were written to a client that hardly reads");
+}
+
+#[tokio::test]
+async fn a_name_with_a_line_separator_does_not_forge_a_verdict() {
+    let service = start(&[]).await;
+    let directory = service.dir.path().join("directory");
+    fs::create_dir(&directory).unwrap();
+    // Where Python's splitlines() begins a line, and what turns the text around it.
+    for mark in "\n\r\u{b}\u{c}\u{1c}\u{1d}\u{1e}\u{85}\u{2028}\u{2029}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}".chars()
+    {
+        let path = directory.join(format!("a{mark}stream: OK"));
+        fs::write(&path, eicar()).unwrap();
+        let name = format!("{}/a{}stream: OK", directory.display(), mark.escape_default());
+        let reply = say(&socket(&service), format!("zCONTSCAN {}\0", directory.display()).as_bytes());
+        assert_eq!(reply, format!("{}\0", found(&name)));
+        fs::remove_file(path).unwrap();
+    }
 }
