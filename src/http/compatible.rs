@@ -203,6 +203,7 @@ pub(super) enum RestApiRefusal {
         (status = 400, description = "The form is not as it should be", body = RestApiRefusal),
         (status = 401, description = "A token is needed, or another one", body = super::error::ErrorBody),
         (status = 408, description = "The body came too slowly", body = super::error::ErrorBody),
+        (status = 411, description = "Neither Content-Length nor Transfer-Encoding", body = super::error::ErrorBody),
         (status = 413, description = "A file is too large; nothing was scanned", body = RestApiRefusal),
         (status = 415, description = "The body is in a form that is not taken here", body = super::error::ErrorBody),
         (status = 429, description = "Too many scans are under way", body = super::error::ErrorBody),

@@ -141,7 +141,7 @@ fn answer(mut reports: Vec<ScanReport>) -> Response {
 
 /// Receives a body and scans it, if it is not too long.
 async fn receive_and_scan(api: &Api, request: Request, intake: &Arc<Intake>, name: String) -> Result<ScanReport, ApiError> {
-    body::refuse_encoded(request.headers())?;
+    body::check_head(request.headers())?;
     if let Some(length) = body::length(&request).filter(|&length| length > intake.max_file_size_bytes) {
         return Ok(too_large(intake, name, length));
     }
