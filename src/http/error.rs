@@ -53,6 +53,9 @@ pub(super) enum AnyRefusal {
     /// A token is needed, or another one.
     #[response(status = 401, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthorized(ErrorBody),
+    /// A web page asked (`Origin`), and no token is needed.
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
     /// Every connection is taken, the engine is being loaded, or the service is ending. Try again later.
     #[response(status = 503, headers(("Retry-After" = u32, description = "Seconds to wait")))]
     Unavailable(ErrorBody),
