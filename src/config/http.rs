@@ -90,6 +90,8 @@ impl HttpConfig {
             prefix.ends_with('/')
                 && (prefix.starts_with("https://") || prefix.starts_with("http://"))
                 && prefix.matches('/').count() >= 3
+                // Behind these the path has ended: any path would begin with what is left.
+                && !prefix.contains(['?', '#'])
         });
         [
             (
@@ -110,10 +112,31 @@ impl HttpConfig {
             (self.max_connections > 1_000_000, "http.max_connections must be at most 1000000"),
             (self.max_scans > 1_000_000, "http.max_scans must be at most 1000000"),
             (self.keep_alive_secs.max(self.request_timeout_secs).max(self.idle_timeout_secs) > 24 * 3600, "http's times must be at most 86400"),
-            (!callbacks_are_urls, "http.callbacks must be URLs that end with a slash, such as https://app.example/hooks/"),
+            (!callbacks_are_urls, "http.callbacks must be URLs that end with a slash and have no ? or #, such as https://app.example/hooks/"),
         ]
         .into_iter()
         .filter_map(|(wrong, problem)| wrong.then_some(problem))
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callbacks_are_prefixes_of_paths() {
+        for (prefix, works) in [
+            ("https://app.example/", true),
+            ("http://app.example/hooks/", true),
+            ("https://app.example", false),
+            ("https://app.example/hooks", false),
+            ("ftp://app.example/", false),
+            ("https://app.example/hooks?to=/", false),
+            ("https://app.example/#/", false),
+        ] {
+            let config = HttpConfig { callbacks: vec![prefix.to_owned()], ..HttpConfig::default() };
+            assert_eq!(config.problems().is_empty(), works, "{prefix}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -68,10 +68,21 @@ pub(super) fn length(request: &Request) -> Option<u64> {
     request.body().size_hint().exact()
 }
 
-/// Refuses what is packed for its way. It would be scanned packed, and libclamav cannot look into all such packings.
-pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
-    let is_identity = |value: &axum::http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    if headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
+/// Refuses a body that is not announced, or is packed for its way.
+///
+/// Without a length, a body that a proxy dropped would be one that is empty, and clean. What is packed would be scanned packed,
+/// and libclamav cannot look into all such packings.
+pub(super) fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is = |value: &HeaderValue, word: &str| value.as_bytes().trim_ascii().eq_ignore_ascii_case(word.as_bytes());
+    let mut transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (transfer.next(), transfer.next()) {
+        (None, _) if headers.contains_key(header::CONTENT_LENGTH) => {}
+        (None, _) => return Err(ApiError::length_required()),
+        // Of several codings, hyper undoes the last alone.
+        (Some(value), None) if is(value, "chunked") => {}
+        _ => return Err(ApiError::malformed("Transfer-Encoding must be `chunked` and nothing else")),
+    }
+    if headers.get_all(header::CONTENT_ENCODING).iter().all(|value| is(value, "identity")) {
         return Ok(());
     }
     Err(ApiError::unsupported("Content-Encoding is not taken: send the content as it is"))
@@ -79,7 +90,7 @@ pub(super) fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Reads a JSON body.
 pub(super) async fn json<T: DeserializeOwned>(request: Request, config: &HttpConfig) -> Result<T, ApiError> {
-    refuse_encoded(request.headers())?;
+    check_head(request.headers())?;
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
     if !essence.eq_ignore_ascii_case("application/json") {

@@ -92,6 +92,7 @@ fn why(report: &ScanReport) -> String {
     request_body(content = ScanForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "All are clean", body = Vec<ClamavRestResult>),
+        (status = 403, description = "A web page asked (`Origin`), and no token is needed", body = super::error::ErrorBody),
         (status = 406, description = "Something was found in at least one", body = Vec<ClamavRestResult>),
         (status = 412, description = "At least one could not be scanned completely", body = Vec<ClamavRestResult>),
         (status = 413, description = "One is too large; those behind it were not read", body = Vec<ClamavRestResult>),
@@ -202,7 +203,9 @@ pub(super) enum RestApiRefusal {
         (status = 200, description = "The verdicts", body = RestApiAnswer),
         (status = 400, description = "The form is not as it should be", body = RestApiRefusal),
         (status = 401, description = "A token is needed, or another one", body = super::error::ErrorBody),
+        (status = 403, description = "A web page asked (`Origin`), and no token is needed", body = super::error::ErrorBody),
         (status = 408, description = "The body came too slowly", body = super::error::ErrorBody),
+        (status = 411, description = "Neither Content-Length nor Transfer-Encoding", body = super::error::ErrorBody),
         (status = 413, description = "A file is too large; nothing was scanned", body = RestApiRefusal),
         (status = 415, description = "The body is in a form that is not taken here", body = super::error::ErrorBody),
         (status = 429, description = "Too many scans are under way", body = super::error::ErrorBody),

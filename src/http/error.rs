@@ -53,6 +53,9 @@ pub(super) enum AnyRefusal {
     /// A token is needed, or another one.
     #[response(status = 401, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthorized(ErrorBody),
+    /// A web page asked (`Origin`), and no token is needed.
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
     /// Every connection is taken, the engine is being loaded, or the service is ending. Try again later.
     #[response(status = 503, headers(("Retry-After" = u32, description = "Seconds to wait")))]
     Unavailable(ErrorBody),
@@ -71,6 +74,9 @@ pub(super) enum ScanRefusal {
     /// The body did not come, or came too slowly. Nothing was scanned.
     #[response(status = 408)]
     TooSlow(ErrorBody),
+    /// Neither Content-Length nor Transfer-Encoding: perhaps the body was lost on its way.
+    #[response(status = 411)]
+    LengthRequired(ErrorBody),
     /// The body is in a form that is not taken here.
     #[response(status = 415)]
     Unsupported(ErrorBody),
@@ -111,6 +117,12 @@ impl ApiError {
 
     pub(super) fn too_slow(message: impl Into<String>) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message)
+    }
+
+    pub(super) fn length_required() -> Self {
+        let message =
+            "this needs a body, with Content-Length or `Transfer-Encoding: chunked`; for an empty one, `Content-Length: 0`";
+        Self::new(StatusCode::LENGTH_REQUIRED, "length_required", message)
     }
 
     pub(super) fn too_large(message: impl Into<String>) -> Self {

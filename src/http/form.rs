@@ -15,6 +15,7 @@ use super::api::Api;
 use super::body::{self, TimedBody};
 use super::error::ApiError;
 use super::streams;
+use super::strict_form::{StrictForm, is_token};
 use crate::intake::{Intake, IntakeError, Upload};
 use crate::report::ScanReport;
 
@@ -55,51 +56,81 @@ impl Part {
     }
 }
 
-/// Whether the body is a form.
+/// The boundary, if the body is a form.
 ///
 /// # Errors
 ///
-/// When it is a multipart of another kind, or its type cannot be read: what is meant would not be what is scanned.
+/// When it is a multipart of another kind, or its type can be read in more than one way: what is meant would not be what is
+/// scanned.
 pub(super) fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(value) = types.next() else { return Ok(None) };
     if types.next().is_some() {
         return Err(ApiError::malformed("more than one Content-Type"));
     }
-    let text = value.to_str().map_err(|_| ApiError::malformed("Content-Type is not ASCII"))?;
-    if !text.trim_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/")) {
+    let text = value.to_str().map_err(|_| ApiError::malformed("Content-Type is not ASCII"))?.trim();
+    if !text.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/")) {
         return Ok(None);
     }
-    match multer::parse_boundary(text) {
-        Ok(boundary) if (1..=70).contains(&boundary.len()) => Ok(Some(boundary)),
-        Ok(_) => Err(ApiError::malformed("the boundary must have 1 to 70 characters")),
-        Err(multer::Error::NoMultipart) => {
-            Err(ApiError::unsupported("of the multipart types, only multipart/form-data is taken"))
-        }
-        Err(error) => Err(ApiError::malformed(format!("Content-Type: {error}"))),
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return Err(ApiError::unsupported("of the multipart types, only multipart/form-data is taken"));
     }
+    let boundary = only_boundary(parameters).ok_or_else(|| {
+        ApiError::malformed("Content-Type must have one parameter `boundary`, and nothing that could be another")
+    })?;
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?!#$%&*^`|~".contains(&byte);
+    if !(1..=70).contains(&boundary.len()) || !boundary.bytes().all(is_known) {
+        return Err(ApiError::malformed("the boundary must have 1 to 70 letters, digits or signs such as - and _"));
+    }
+    Ok(Some(boundary.to_owned()))
+}
+
+/// The boundary among the parameters. `None` if they are not as RFC 9110 has them, or another parser could take something else
+/// for the boundary: some search for the word.
+fn only_boundary(parameters: &str) -> Option<&str> {
+    let (mut rest, mut found) = (parameters.trim(), None);
+    while !rest.is_empty() {
+        let (name, behind) = rest.split_once('=')?;
+        let (value, behind) = match behind.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => behind.split_at(behind.find([';', ' ', '\t']).unwrap_or(behind.len())),
+        };
+        let is_quoted = rest.get(name.len() + 1..)?.starts_with('"');
+        if !is_token(name) || value.contains('\\') || !(is_quoted || is_token(value)) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("boundary") {
+            if found.replace(value).is_some() {
+                return None;
+            }
+        } else if [name, value].iter().any(|text| text.to_ascii_lowercase().contains("boundary")) {
+            return None;
+        }
+        let behind = behind.trim_start();
+        rest = if behind.is_empty() { "" } else { behind.strip_prefix(';')?.trim_start() };
+    }
+    found
 }
 
 /// Receives a whole form.
 pub(super) async fn receive(api: &Api, request: Request, boundary: String, intake: &Arc<Intake>) -> Result<Form, ApiError> {
-    body::refuse_encoded(request.headers())?;
+    body::check_head(request.headers())?;
     let most = (intake.max_file_size_bytes.saturating_add(BETWEEN_PARTS)).saturating_mul(MAX_PARTS as u64);
     if body::length(&request).is_some_and(|length| length > most) {
         return Err(ApiError::too_large(format!("no form of {MAX_PARTS} parts can have so many bytes")));
     }
     let allowance = Arc::new(AtomicU64::new(0));
     let body = TimedBody::new(request.into_body(), &api.config);
-    let mut form = Multipart::new(Metered { body, allowance: Arc::clone(&allowance), pause: false }, boundary);
+    let strict = StrictForm::new(&boundary);
+    let mut metered = Metered { body, strict, allowance: Arc::clone(&allowance), pause: false };
+    let mut form = Multipart::new(&mut metered, boundary);
     let mut parts = Vec::new();
     loop {
         allowance.store(BETWEEN_PARTS, Ordering::Relaxed);
-        let Some(mut field) = form.next_field().await.map_err(broken)? else { return Ok(Form::Parts(parts)) };
+        let Some(mut field) = form.next_field().await.map_err(broken)? else { break };
         if parts.len() == MAX_PARTS {
             return Err(ApiError::too_large(format!("a form may have {MAX_PARTS} parts")));
-        }
-        let encoding = field.headers().get("content-transfer-encoding").map(|value| value.as_bytes().to_ascii_lowercase());
-        if encoding.is_some_and(|encoding| !matches!(encoding.as_slice(), b"7bit" | b"8bit" | b"binary")) {
-            return Err(ApiError::unsupported("Content-Transfer-Encoding is not taken: send the content as it is"));
         }
         let name = field.name().unwrap_or("").to_owned();
         let file = field.file_name().map(str::to_owned);
@@ -121,6 +152,10 @@ pub(super) async fn receive(api: &Api, request: Request, boundary: String, intak
         }
         parts.push(Part { field: name, file, upload });
     }
+    // The parser stops at the last boundary; nothing may be behind it.
+    drop(form);
+    while std::future::poll_fn(|cx| Pin::new(&mut metered).poll_next(cx)).await.transpose()?.is_some() {}
+    Ok(Form::Parts(parts))
 }
 
 fn broken(error: multer::Error) -> ApiError {
@@ -132,10 +167,11 @@ fn broken(error: multer::Error) -> ApiError {
     ApiError::malformed(format!("the form is broken: {error}"))
 }
 
-/// A body that gives one piece at a time, and not more than it is allowed to. The parser takes all that it can get, and would
+/// A body that gives one piece at a time, once it was checked, and not more than it is allowed to. The parser takes all that it can get, and would
 /// keep the whole of an endless header.
 struct Metered {
     body: TimedBody,
+    strict: StrictForm,
     allowance: Arc<AtomicU64>,
     pause: bool,
 }
@@ -149,13 +185,21 @@ impl Stream for Metered {
             return Poll::Pending;
         }
         let piece = ready!(self.body.poll_next(cx));
+        let sound = match &piece {
+            Some(Ok(bytes)) => self.strict.push(bytes),
+            Some(Err(_)) => Ok(()),
+            None => self.strict.end(),
+        };
+        if let Err(error) = sound {
+            return Poll::Ready(Some(Err(error)));
+        }
         if let Some(Ok(bytes)) = &piece {
             self.pause = true;
             let allowed = self.allowance.load(Ordering::Relaxed);
             // A piece can hold the end of one thing and the beginning of the next; only an allowance that was used up before
             // is no use.
             if allowed == 0 {
-                return Poll::Ready(Some(Err(ApiError::malformed("the headers of a part are too long"))));
+                return Poll::Ready(Some(Err(ApiError::malformed("the form has too much beside the content of its parts"))));
             }
             if allowed != u64::MAX {
                 self.allowance.store(allowed.saturating_sub(bytes.len() as u64), Ordering::Relaxed);

@@ -18,6 +18,7 @@ mod remembered;
 mod routes;
 mod status;
 mod streams;
+mod strict_form;
 mod tls;
 
 use std::io;

@@ -18,10 +18,10 @@ use super::body;
 use super::callback::Callback;
 use super::error::{AnyRefusal, ApiError, ErrorBody, ScanRefusal};
 use super::remembered::Pending;
-use super::streams::TRACE_ID_BYTES;
 use crate::object::S3Store;
 use crate::pipeline::{Delivery, Done, Failure, Mode, Objects};
 use crate::queue::ObjectEvent;
+use crate::queue::job::check_trace_id;
 use crate::report::{ScanReport, Target};
 use crate::s3::{NULL_VERSION, ObjectId};
 use crate::telemetry::events;
@@ -34,10 +34,10 @@ const KEY_BYTES: usize = 1024;
 pub(super) struct ScanOrder {
     /// The bucket, one of `http.s3_buckets`.
     bucket: String,
-    /// The key, as it is: not percent-encoded.
+    /// The key, as it is: not percent-encoded. None with a segment `.` or `..`.
     #[schema(min_length = 1, max_length = 1024)]
     key: String,
-    /// The version; the current one when it is not given.
+    /// The version; the current one when it is not given. The null version cannot be named.
     version_id: Option<String>,
     /// Whether the object is tagged, moved and reported as the configuration says, as if its event had come from the queue.
     /// It is then done to its end, even if the client goes away.
@@ -116,7 +116,8 @@ struct Job {
         (status = 202, description = "Without `wait`: it will be scanned. This is forgotten at a restart; what must not be forgotten belongs \
                                       on the queue", body = Accepted,
             headers(("Location" = String, description = "Where the verdict will be"))),
-        (status = 403, description = "The bucket is none of `http.s3_buckets`, or the callback begins with none of `http.callbacks`",
+        (status = 403, description = "The bucket is none of `http.s3_buckets`, or the callback begins with none of `http.callbacks`. \
+                                      Or a web page asked (`Origin`), and no token is needed",
             body = ErrorBody),
         (status = 404, description = "There is no such object or version, or it was replaced meanwhile", body = ErrorBody),
         (status = 413, description = "The JSON is too long", body = ErrorBody),
@@ -134,7 +135,7 @@ pub(super) async fn scan(State(api): State<Arc<Api>>, request: Request) -> Resul
     let event = ObjectEvent {
         bucket: order.bucket,
         key: order.key,
-        version_id: order.version_id.filter(|version| version != NULL_VERSION),
+        version_id: order.version_id,
         etag: None,
         size: None,
         sequencer: None,
@@ -168,8 +169,15 @@ fn check(order: &ScanOrder, api: &Api) -> Result<(), ApiError> {
     if order.version_id.as_ref().is_some_and(|version| !(1..=KEY_BYTES).contains(&version.len())) {
         return Err(ApiError::malformed(format!("a version id has 1 to {KEY_BYTES} bytes")));
     }
-    if order.trace_id.as_ref().is_some_and(|trace_id| trace_id.len() > TRACE_ID_BYTES) {
-        return Err(ApiError::malformed(format!("a trace id has at most {TRACE_ID_BYTES} bytes")));
+    // S3 takes such keys; much on the way to it resolves them, and another object would be read.
+    if order.key.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(ApiError::malformed("keys with a segment `.` or `..` are not taken: rename the object, or use its event"));
+    }
+    if order.version_id.as_deref() == Some(NULL_VERSION) {
+        return Err(ApiError::malformed("the null version cannot be named; leave version_id out for the latest version"));
+    }
+    if let Some(trace_id) = &order.trace_id {
+        check_trace_id(trace_id).map_err(|error| ApiError::malformed(error.to_string()))?;
     }
     Ok(())
 }

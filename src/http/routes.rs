@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::api::Api;
+use super::auth::Tokens;
 use super::connection::Reserved;
 use super::error::ApiError;
 use super::{compatible, manual, objects, status, streams};
@@ -93,7 +94,15 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 }
 
 async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if api.tokens.admit(request.headers()) { next.run(request).await } else { ApiError::unauthorized().into_response() }
+    let headers = request.headers();
+    if !api.tokens.admit(headers) {
+        return ApiError::unauthorized().into_response();
+    }
+    // Whoever can connect is a program on this machine, say; not whichever page a browser on it shows.
+    if matches!(api.tokens, Tokens::Anybody) && headers.contains_key(header::ORIGIN) {
+        return ApiError::forbidden("a web page asked (Origin): for that, set http.tokens").into_response();
+    }
+    next.run(request).await
 }
 
 /// Counts the request, and keeps the reserve for those whom it is for.

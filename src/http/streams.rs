@@ -17,6 +17,7 @@ use super::error::{ApiError, ScanRefusal};
 use super::form::{self, Form};
 use crate::engine::{Reason, Verdict};
 use crate::intake::{Intake, IntakeError, Upload};
+use crate::queue::job::check_trace_id;
 use crate::report::{ScanReport, Target, Timings};
 use crate::scan::Scanned;
 use crate::telemetry::events;
@@ -24,7 +25,7 @@ use crate::telemetry::events;
 /// The longest name.
 pub(super) const NAME_BYTES: usize = 1024;
 /// The longest trace id.
-pub(super) const TRACE_ID_BYTES: usize = 256;
+const TRACE_ID_BYTES: usize = 256;
 
 /// What a body without a name is called.
 const NAMELESS: &str = "stream";
@@ -75,6 +76,7 @@ pub(super) enum ScanAnswer {
     request_body(content((Vec<u8> = "application/octet-stream"), (ScanForm = "multipart/form-data"))),
     responses(
         (status = 200, description = "The verdict", body = ScanAnswer),
+        (status = 403, description = "A web page asked (`Origin`), and no token is needed", body = super::error::ErrorBody),
         (status = 413, description = "Longer than `limits.max_file_size_bytes`: the report says `UNSCANNABLE TOO_LARGE`. Or an error, if a \
                                       form is so large that no report can be made", body = TooLarge),
         ScanRefusal,
@@ -88,6 +90,9 @@ pub(super) async fn scan(
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::malformed(error.body_text()))?;
     let trace_id = header(request.headers(), "x-trace-id", TRACE_ID_BYTES)?;
+    if let Some(trace_id) = &trace_id {
+        check_trace_id(trace_id).map_err(|error| ApiError::malformed(error.to_string()))?;
+    }
     let name = match header(request.headers(), "x-filename", NAME_BYTES)? {
         Some(name) => name,
         None => query.name.unwrap_or_else(|| NAMELESS.to_owned()),
@@ -141,7 +146,7 @@ fn answer(mut reports: Vec<ScanReport>) -> Response {
 
 /// Receives a body and scans it, if it is not too long.
 async fn receive_and_scan(api: &Api, request: Request, intake: &Arc<Intake>, name: String) -> Result<ScanReport, ApiError> {
-    body::refuse_encoded(request.headers())?;
+    body::check_head(request.headers())?;
     if let Some(length) = body::length(&request).filter(|&length| length > intake.max_file_size_bytes) {
         return Ok(too_large(intake, name, length));
     }
