@@ -27,6 +27,9 @@ const WALKS: usize = 32;
 /// new one.
 const SPARE_IDLE: Duration = Duration::from_secs(1);
 
+/// How long whoever is sent away may take to go: it gets an answer, and time to read it.
+const GOING: Duration = Duration::from_secs(4);
+
 /// How long to wait after the system refused to accept.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -186,26 +189,27 @@ impl Server {
         }
     }
 
-    /// Sends one away: one that waits for a command, or else the slowest stream.
-    fn spare_one(&self) {
+    /// Sends one away: one that waits for a command, or else the slowest stream. False when all are busy.
+    fn spare_one(&self) -> bool {
         for ones in [&self.idle, &self.slow] {
             let ones = ones.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((_, send_away)) = ones.first_key_value().filter(|((since, _), _)| since.elapsed() >= SPARE_IDLE) {
                 send_away.cancel();
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Waits for a place for one more connection, and takes it from a client that says nothing or little: else those could
     /// keep all others out.
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            if self.slots.available_permits() == 0 {
-                self.spare_one();
-            }
+            // Whoever is sent away may take some time to go; nobody else has to go for it.
+            let is_one_going = self.slots.available_permits() == 0 && self.spare_one();
+            let patience = if is_one_going { GOING } else { SPARE_IDLE / 10 };
             let free = Arc::clone(&self.slots).acquire_owned();
-            if let Ok(slot) = timeout(SPARE_IDLE / 10, free).await {
+            if let Ok(slot) = timeout(patience, free).await {
                 return slot.ok();
             }
         }

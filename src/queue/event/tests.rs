@@ -184,7 +184,13 @@ fn the_null_version_is_no_version() {
         let found = objects(body);
         assert_eq!((found[0].version_id.as_deref(), found[0].etag.as_deref()), (None, Some("e")), "{body}");
     }
-    assert_eq!(objects(r#"{"objects":[{"bucket":"b","key":"k","version":"null"}]}"#)[0].version_id, None);
+    // Nothing says which content is meant.
+    for body in [
+        r#"{"objects":[{"bucket":"b","key":"k","version":"null"}]}"#,
+        r#"{"schema":"clamgate.job/1","objects":[{"bucket":"b","key":"k","version_id":"null"}]}"#,
+    ] {
+        assert!(matches!(Event::parse(body), Err(EventError::Invalid { field: "version_id", .. })), "{body}");
+    }
 }
 
 #[test]
