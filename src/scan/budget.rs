@@ -41,17 +41,21 @@ impl Reservation {
     }
 
     /// Makes it room for `size` bytes without waiting: two that wait for each other's room would wait for ever. What does not fit
-    /// into memory any more moves to disk; false when there is no room there either.
+    /// into memory any more moves to disk; false when there is no room there either. A quarter of the memory is left to objects,
+    /// which wait in line: streams must not keep them out for as long as clients like.
     #[must_use]
     pub(super) fn grow_to(&mut self, size: u64) -> bool {
-        if !self.spooled && size <= self.budget.in_memory_max && self.budget.memory.extend(&mut self.units, size) {
+        if !self.spooled
+            && size <= self.budget.in_memory_max
+            && self.budget.memory.extend(&mut self.units, size, self.budget.memory.total / 4)
+        {
             return true;
         }
         if self.spooled {
-            return self.budget.spool.extend(&mut self.units, size);
+            return self.budget.spool.extend(&mut self.units, size, 0);
         }
         let mut units = None;
-        self.spooled = self.budget.spool.extend(&mut units, size);
+        self.spooled = self.budget.spool.extend(&mut units, size, 0);
         if self.spooled {
             self.units = units;
         }
@@ -70,15 +74,14 @@ impl Share {
         Arc::clone(&self.units).acquire_many_owned(self.units_of(bytes)).await.ok()
     }
 
-    /// Adds what is missing for `bytes`, if that is free at once.
-    fn extend(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64) -> bool {
+    /// Adds what is missing for `bytes`, if that is free at once and `left` units are left besides.
+    fn extend(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64, left: u32) -> bool {
         let count = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = self.units_of(bytes).saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if missing == 0 {
             return true;
         }
-        // A quarter is left to objects, which wait in line: streams must not keep them out for as long as clients like.
-        if self.units.available_permits() < (missing + self.total / 4) as usize {
+        if self.units.available_permits() < missing.saturating_add(left) as usize {
             return false;
         }
         let Ok(more) = Arc::clone(&self.units).try_acquire_many_owned(missing) else { return false };
@@ -135,8 +138,8 @@ mod tests {
         assert!(third.grow_to(2 * UNIT) && !third.is_spooled());
         assert!(fourth.grow_to(2 * UNIT) && fourth.is_spooled(), "one unit of memory was left to streams");
         assert!(first.grow_to(3 * UNIT) && first.is_spooled(), "larger than in_memory_max");
-        assert!(!fourth.grow_to(7 * UNIT), "four units of disk are left to streams");
-        assert!(fourth.grow_to(6 * UNIT));
+        assert!(!fourth.grow_to(10 * UNIT), "nine units of disk are left");
+        assert!(fourth.grow_to(9 * UNIT));
         assert!(second.grow_to(2 * UNIT) && !second.is_spooled(), "the first one's memory is free again");
         drop((first, second, third, fourth));
         assert_eq!((budget.memory.units.available_permits(), budget.spool.units.available_permits()), (8, 12));
