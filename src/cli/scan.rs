@@ -116,13 +116,17 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
         runtime.shutdown_background();
         code
     });
-    match scanned {
-        Ok(tally) => ExitCode::from(tally.code()),
-        Err(error) => {
+    let code = scanned.map_or_else(
+        |error| {
             eprintln!("error: {error:#}");
-            ExitCode::from(FAILED)
-        }
-    }
+            FAILED
+        },
+        |tally| tally.code(),
+    );
+    // The thread that loaded the definitions may be ending just now: its destructors, libcrypto's among them, crash when they meet the
+    // exit handlers.
+    let _ = io::stdout().flush();
+    exit_now(code.into())
 }
 
 async fn scan(config: &Config, arguments: &Arguments, addresses: Vec<Address>) -> Result<Tally> {

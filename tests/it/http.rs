@@ -498,7 +498,7 @@ async fn an_object_is_looked_at_and_left_alone_unless_told_otherwise() {
     let missing = json!({"bucket": aws.uploads, "key": "missing"});
     assert_eq!(order(&url, &missing).await.error(), (404, "not_found".to_owned()));
     let nowhere = json!({"bucket": "no-such-bucket", "key": "k"});
-    assert_eq!(order(&url, &nowhere).await.error(), (404, "not_found".to_owned()));
+    assert_eq!(order(&url, &nowhere).await.error(), (502, "s3".to_owned()));
     let foreign = json!({"bucket": aws.clean, "key": "clean one"});
     assert_eq!(order(&url, &foreign).await.error(), (403, "forbidden".to_owned()));
 }
