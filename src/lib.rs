@@ -49,6 +49,8 @@
 pub mod action;
 #[cfg(feature = "service")]
 pub mod aws;
+#[cfg(feature = "service")]
+mod backoff;
 #[cfg(feature = "clamd")]
 pub mod clamd;
 #[cfg(feature = "service")]

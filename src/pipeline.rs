@@ -11,8 +11,9 @@ use futures_util::StreamExt;
 
 pub use object::{Delivery, Done, Failure, Mode, Objects};
 
+use crate::backoff::backoff;
 use crate::object::ObjectStore;
-use crate::queue::{Event, Message, ObjectEvent, Outcome, backoff};
+use crate::queue::{Event, Message, ObjectEvent, Outcome, Slot};
 use crate::telemetry::events;
 use object::Work;
 
@@ -36,8 +37,8 @@ pub struct Pipeline<S> {
 }
 
 impl<S: ObjectStore> Pipeline<S> {
-    /// Does all the work of one message, and says what becomes of it.
-    pub async fn handle(&self, message: Message) -> Outcome {
+    /// Does all the work of one message, and says what becomes of it. While it waits for somebody who is to be told, it steps aside.
+    pub async fn handle(&self, message: Message, slot: &Slot) -> Outcome {
         let objects = match Event::parse(&message.body) {
             Ok(Event::Objects(objects)) => objects,
             Ok(Event::Nothing(why)) => {
@@ -50,7 +51,7 @@ impl<S: ObjectStore> Pipeline<S> {
             }
         };
         let failures = futures_util::stream::iter(objects)
-            .map(|event| self.record(event, &message))
+            .map(|event| self.record(event, &message, slot))
             .buffer_unordered(RECORDS_AT_ONCE)
             .filter(|done| std::future::ready(!done))
             .count()
@@ -59,9 +60,10 @@ impl<S: ObjectStore> Pipeline<S> {
     }
 
     /// Works on one record and logs how it ended; true when it is done.
-    async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
+    async fn record(&self, event: ObjectEvent, message: &Message, slot: &Slot) -> bool {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
-        let mut work = Work::new(&event, delivery, Mode::Filter);
+        let step_aside = || slot.step_aside();
+        let mut work = Work::new(&event, delivery, Mode::Filter).on_wait(&step_aside);
         match self.objects.carry_on(&mut work).await {
             Ok(Done::Reported(report)) => events::object_scanned("queue", &work.id, &report),
             Ok(Done::Skipped(rule)) => events::object_skipped(&work.id, &rule),

@@ -8,8 +8,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_smithy_types::DateTime;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use time::OffsetDateTime;
 
 /// One state of one object: a version, or, in a bucket without versions, the content with one ETag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -75,6 +77,8 @@ pub struct ObjectInfo {
     pub etag: Option<String>,
     /// The version, in a bucket with versions.
     pub version_id: Option<String>,
+    /// When it was written.
+    pub last_modified: Option<OffsetDateTime>,
     /// `Content-Type`
     pub content_type: Option<String>,
     /// `Content-Disposition`
@@ -112,6 +116,7 @@ macro_rules! info_from {
                     size: output.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0),
                     etag: output.e_tag().map(|etag| etag.trim_matches('"').to_owned()),
                     version_id: text(output.version_id()).filter(|version| version != NULL_VERSION),
+                    last_modified: output.last_modified().and_then(time_of),
                     content_type: text(output.content_type()),
                     content_disposition: text(output.content_disposition()),
                     content_encoding: text(output.content_encoding()),
@@ -131,6 +136,12 @@ macro_rules! info_from {
 }
 info_from!(GetObjectOutput);
 info_from!(HeadObjectOutput);
+
+/// S3's time.
+#[must_use]
+pub fn time_of(at: &DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(at.as_nanos()).ok()
+}
 
 /// The object's tags, name and value.
 ///

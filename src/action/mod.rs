@@ -123,13 +123,13 @@ impl Actions {
         Self { client, config }
     }
 
-    /// Checks that no destination would feed the queue with this ARN.
+    /// Checks that no destination, and no other place where this service writes, would feed the queue with this ARN.
     ///
     /// # Errors
     ///
     /// [`ActionError::Loop`] if one would, [`ActionError::Unchecked`] if that cannot be found out.
-    pub async fn check_destinations(&self, queue_arn: &str) -> Result<(), ActionError> {
-        for destination in [&self.config.promote_to, &self.config.quarantine_to].into_iter().flatten() {
+    pub async fn check_destinations(&self, queue_arn: &str, other: Option<&Location>) -> Result<(), ActionError> {
+        for destination in [self.config.promote_to.as_ref(), self.config.quarantine_to.as_ref(), other].into_iter().flatten() {
             destinations::check(&self.client, destination, queue_arn).await?;
         }
         Ok(())

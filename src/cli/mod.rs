@@ -11,17 +11,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use aws_config::SdkConfig;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::action::Actions;
+use crate::aws;
 use crate::config::{self, Config, LogFormat, Overrides};
 use crate::engine::{Canary, EngineBuilder};
 use crate::intake::Intake;
 use crate::key::printable;
 use crate::object::S3Store;
 use crate::pipeline::Objects;
-use crate::report::{Sink, SqsSink};
+use crate::report::{Outbox, Sinks};
 use crate::telemetry::logs;
 
 /// All is well.
@@ -128,16 +130,17 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
 }
 
 /// What works on objects, as configured, within the intake's budget.
-fn objects_of(config: &Config, intake: &Intake, s3: aws_sdk_s3::Client, sqs: &aws_sdk_sqs::Client) -> Objects<S3Store> {
-    let sink = config.report.queue_url.clone().map(|url| Box::new(SqsSink::new(sqs.clone(), url)) as Box<dyn Sink>);
+fn objects_of(config: &Config, intake: &Intake, sdk: &SdkConfig) -> Objects<S3Store> {
+    let s3 = aws::s3(sdk);
     Objects {
         store: S3Store::new(s3.clone()),
         pool: Arc::clone(&intake.pool),
         budget: intake.budget.clone(),
-        actions: Actions::new(s3, config.actions.clone()),
+        actions: Actions::new(s3.clone(), config.actions.clone()),
         policy: config.actions.clone(),
         filters: config.queue.filters.clone(),
-        sinks: sink.into_iter().collect(),
+        outbox: config.report.outbox.clone().map(|location| Outbox::new(s3, location)),
+        sinks: Sinks::new(&config.report, sdk),
         scratch_dir: intake.scratch_dir.clone(),
         max_file_size_bytes: intake.max_file_size_bytes,
     }

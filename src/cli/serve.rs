@@ -20,7 +20,7 @@ use crate::http;
 use crate::intake::Intake;
 use crate::object::S3Store;
 use crate::pipeline::{Objects, Pipeline};
-use crate::queue::{Consumer, SqsQueue};
+use crate::queue::{Consumer, Slot, SqsQueue};
 use crate::scan::{Backend, Budget, Fitness, Pool, Scratch, Warm};
 use crate::service::{Parts, Service};
 use crate::shutdown::{Shutdown, Terminate};
@@ -242,8 +242,8 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
     }
 
     let sdk = aws::config().await;
-    let (s3, sqs) = (aws::s3(&sdk), aws::sqs(&sdk));
-    let objects = objects_of(config, &parts.intake, s3, &sqs);
+    let sqs = aws::sqs(&sdk);
+    let objects = objects_of(config, &parts.intake, &sdk);
     let mut source = None;
     if let Some(url) = config.queue.url.clone() {
         let queue = SqsQueue::new(sqs.clone(), url, Duration::from_secs(config.queue.wait_secs.into()));
@@ -252,12 +252,12 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
         if most_receives.is_none() {
             tracing::warn!("the queue has no redrive policy: a message that cannot be worked off comes back for ever");
         }
-        if let Some(url) = &config.report.queue_url {
-            let reports =
-                SqsQueue::new(sqs.clone(), url.clone(), Duration::ZERO).arn().await.context("cannot use report.queue_url")?;
-            anyhow::ensure!(reports != arn, "report.queue_url is the queue that the events come from");
+        for url in config.report.queue_urls() {
+            let reports = SqsQueue::new(sqs.clone(), url.to_owned(), Duration::ZERO).arn().await;
+            let reports = reports.with_context(|| format!("cannot use {url}, which reports should go to"))?;
+            anyhow::ensure!(reports != arn, "{url}, which reports should go to, is the queue that the events come from");
         }
-        objects.actions.check_destinations(&arn).await?;
+        objects.actions.check_destinations(&arn, config.report.outbox.as_ref()).await?;
         source = Some(Source { queue, most_receives });
     }
     parts.objects = Some(Arc::new(objects));
@@ -276,11 +276,12 @@ async fn consume(
     let pipeline =
         Arc::new(Pipeline { objects, most_receives: source.most_receives, on_trouble: Box::new(move || readiness.look_now()) });
     let visibility = Duration::from_secs(config.queue.visibility_timeout_secs.into());
-    let consumer = Arc::new(Consumer::new(source.queue, config.queue.receivers, config.max_in_flight(), visibility));
+    let (in_flight, waiting) = (config.max_in_flight(), config.report.max_waiting);
+    let consumer = Arc::new(Consumer::new(source.queue, config.queue.receivers, in_flight, waiting, visibility));
     service.set_consumer(Arc::clone(&consumer));
-    let handler = move |message| {
+    let handler = move |message, slot: Arc<Slot>| {
         let pipeline = Arc::clone(&pipeline);
-        async move { pipeline.handle(message).await }
+        async move { pipeline.handle(message, &slot).await }
     };
     consumer.run(handler, service.readiness.obstacles(), service.stop.clone(), abandon.clone()).await;
 }

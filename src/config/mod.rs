@@ -8,6 +8,7 @@ mod filter;
 mod http;
 mod load;
 mod location;
+mod report;
 mod secret;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use filter::{Condition, FilterConfig};
 pub use http::HttpConfig;
 pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
+pub use report::{ReportConfig, SinkConfig, SinkKind, SqsSinkConfig};
 pub use secret::Secret;
 
 use crate::engine::{Limits, is_detection};
@@ -166,14 +168,6 @@ pub enum Disposal {
     Promote,
     /// Stays where it is.
     Leave,
-}
-
-/// `[report]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReportConfig {
-    /// An SQS queue that gets each report as a message.
-    pub queue_url: Option<String>,
 }
 
 /// `[service]`
@@ -335,9 +329,10 @@ impl Config {
             "actions.tag_prefix must have 1 to 64 characters of A-Z a-z 0-9 + - = . _ : / @ or space, and must not begin with aws:",
         );
         require(
-            self.report.queue_url.is_none() || self.report.queue_url != queue.url,
-            "report.queue_url must not be queue.url: every report would come back as an event",
+            self.report.queue_urls().all(|url| Some(url) != queue.url.as_deref()),
+            "report.queue_url and the queues of report.sinks must not be queue.url: every report would come back as an event",
         );
+        problems.extend(self.report.problems());
         problems.extend(self.queue.filters.iter().flat_map(FilterConfig::problems));
         problems.extend(self.http.problems().into_iter().chain(self.clamd.problems()).map(str::to_owned));
         let mut require = |holds: bool, problem: &str| {

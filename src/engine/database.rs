@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -23,26 +23,19 @@ const SIGNED: &[&str] = &["cvd", "cld", "cud"];
 const SIGNED_HEADER: usize = 512;
 
 /// What an engine scans with, as reports show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Definitions {
     /// The version of the daily database; 0 when there is none.
     pub version: u32,
     /// When the daily database was built.
-    #[serde(serialize_with = "serialize_built_at")]
+    #[serde(with = "time::serde::rfc3339::option")]
     #[cfg_attr(feature = "service", schema(value_type = Option<String>, format = DateTime))]
     pub built_at: Option<OffsetDateTime>,
     /// How many signatures were loaded.
     pub signatures: u32,
     /// A digest of the content: the same files give the same fingerprint on every machine.
     pub fingerprint: String,
-}
-
-fn serialize_built_at<S: serde::Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => time::serde::rfc3339::serialize(at, serializer),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// The database files of a directory at one moment: name, size, time and inode of each. Cheap to take, to be compared.

@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 pub use selection::{Selection, TagRule};
 pub use state::{StateError, StateFile, Work};
 
+use crate::backoff::backoff;
 use crate::config::Location;
 use crate::object::{self, Listed, Which};
-use crate::queue::{JobObject, QueueError, SqsQueue, backoff};
+use crate::queue::{JobObject, QueueError, SqsQueue};
 use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 use batches::{Batch, Batches, Decision};
 

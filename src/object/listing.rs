@@ -2,13 +2,12 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{EncodingType, Object, ObjectVersion};
-use aws_smithy_types::DateTime;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
 use crate::config::Location;
 use crate::key;
-use crate::s3::{NULL_VERSION, S3Error, S3ErrorKind};
+use crate::s3::{NULL_VERSION, S3Error, S3ErrorKind, time_of};
 
 /// One object, or one version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +93,7 @@ async fn page_of_objects(
             which: Which::Latest,
             etag: unquoted(object.e_tag()),
             size: object.size().and_then(|size| u64::try_from(size).ok()),
-            last_modified: time_of(object.last_modified()),
+            last_modified: object.last_modified().and_then(time_of),
         })
     };
     let page = output.contents().iter().map(listed).collect::<Result<_, _>>()?;
@@ -135,7 +134,7 @@ async fn page_of_versions(
             which,
             etag: unquoted(version.e_tag()),
             size: version.size().and_then(|size| u64::try_from(size).ok()),
-            last_modified: time_of(version.last_modified()),
+            last_modified: version.last_modified().and_then(time_of),
         })
     };
     // Delete markers come in a list of their own.
@@ -170,8 +169,4 @@ fn broken(operation: &'static str, source: &Location, message: &str) -> S3Error 
 
 fn unquoted(etag: Option<&str>) -> Option<String> {
     etag.map(|etag| etag.trim_matches('"').to_owned())
-}
-
-fn time_of(at: Option<&DateTime>) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(at?.as_nanos()).ok()
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::action::{self, Actions, Applied, Plan, StepOutcome};
+use crate::backoff::backoff;
 use crate::config::{ActionsConfig, FilterConfig};
 use crate::engine::{Reason, Status, Verdict};
 use crate::filter;
 use crate::object::{FetchError, ObjectStore};
-use crate::queue::{ObjectEvent, backoff};
-use crate::report::{ActionReport, ScanReport, Sink, SinkError, Target, Timings};
+use crate::queue::ObjectEvent;
+use crate::report::{About, ActionReport, Notice, Outbox, ScanReport, SinkError, Sinks, Target, Timings};
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
 use crate::telemetry::events;
@@ -36,8 +37,10 @@ pub struct Objects<S> {
     pub policy: ActionsConfig,
     /// Which objects of a queue are not scanned.
     pub filters: Vec<FilterConfig>,
+    /// Where reports are written down first.
+    pub outbox: Option<Outbox>,
     /// Who is told.
-    pub sinks: Vec<Box<dyn Sink>>,
+    pub sinks: Sinks,
     /// Where large objects are spooled.
     pub scratch_dir: PathBuf,
     /// Larger objects are not fetched at all.
@@ -108,7 +111,6 @@ impl Failure {
         let transient = |error: &S3Error| error.kind == S3ErrorKind::Transient;
         match self {
             Self::Fetch(FetchError::S3(error)) | Self::Action(action::ActionError::S3(error)) => transient(error),
-            Self::Report(_) => true,
             _ => self.is_trouble(),
         }
     }
@@ -143,6 +145,8 @@ pub(super) struct Work<'event> {
     judged: Option<Scanned>,
     /// What everybody was told.
     reported: Option<Box<ScanReport>>,
+    /// Called when there is nothing to do but to wait for somebody who is to be told.
+    on_wait: &'event (dyn Fn() + Sync),
 }
 
 impl<'event> Work<'event> {
@@ -153,7 +157,11 @@ impl<'event> Work<'event> {
             version_id: event.version_id.clone(),
             etag: event.etag.clone(),
         };
-        Self { event, delivery, mode, id, size: event.size.unwrap_or(0), judged: None, reported: None }
+        Self { event, delivery, mode, id, size: event.size.unwrap_or(0), judged: None, reported: None, on_wait: &|| () }
+    }
+
+    pub(super) fn on_wait(self, on_wait: &'event (dyn Fn() + Sync)) -> Self {
+        Self { on_wait, ..self }
     }
 
     fn target(&self) -> Target {
@@ -303,9 +311,11 @@ impl<S: ObjectStore> Objects<S> {
         };
 
         report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, scanned.elapsed());
-        for sink in &self.sinks {
-            sink.deliver(&report).await?;
+        let about = self.about(id, report.status, info.as_deref()).await?;
+        if let Some(outbox) = &self.outbox {
+            report = outbox.keep(report).await?;
         }
+        self.sinks.tell(&Notice { report: &report, about: &about }, work.on_wait).await?;
         let report = Box::new(report);
         work.reported = Some(report.clone());
         self.actions.finish(&object, &plan, &applied).await?;
@@ -353,18 +363,45 @@ impl<S: ObjectStore> Objects<S> {
             Err(error) => vec![undone(&plan, "failed", &error)],
         };
         report.actions.extend(wanted.map(|action| ActionReport {
-            action,
-            outcome: "failed",
+            action: action.into(),
+            outcome: "failed".into(),
             destination: None,
             detail: Some(error.to_string()),
         }));
         report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        for sink in &self.sinks {
-            if let Err(error) = sink.deliver(&report).await {
-                events::report_lost(&work.id, &error);
+        // What is not known is not needed so much that nobody should be told.
+        let about = self.about(&work.id, report.status, None).await.unwrap_or_default();
+        if let Some(outbox) = &self.outbox {
+            match outbox.keep(report.clone()).await {
+                Ok(kept) => report = kept,
+                Err(error) => events::report_lost(&report.target, &error),
             }
         }
+        if let Err(error) = self.sinks.tell(&Notice { report: &report, about: &about }, work.on_wait).await {
+            events::report_lost(&report.target, &error);
+        }
         report
+    }
+
+    /// What the sinks need to know about the object beside the report. What is not there any more has nothing to say.
+    async fn about(&self, id: &ObjectId, status: Status, info: Option<&ObjectInfo>) -> Result<About, Failure> {
+        let needs = self.sinks.needs(status);
+        let mut about = About::default();
+        if needs.headers {
+            let looked_up = match info {
+                Some(_) => None,
+                None => found(self.store.head(id).await)?,
+            };
+            if let Some(info) = info.or(looked_up.as_ref()) {
+                about.content_type.clone_from(&info.content_type);
+                about.last_modified = info.last_modified;
+                about.metadata = info.metadata.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
+            }
+        }
+        if needs.tags {
+            about.tags = found(self.store.tags(id).await)?.unwrap_or_default().into_iter().collect();
+        }
+        Ok(about)
     }
 
     async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {
@@ -405,6 +442,17 @@ impl<S: ObjectStore> Objects<S> {
     }
 }
 
+/// `None` if the object is not there any more as it was scanned, or not to be had.
+fn found<T>(answer: Result<T, S3Error>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(S3Error { kind: S3ErrorKind::Transient | S3ErrorKind::Denied, .. }) => {
+            answer.map(Some).map_err(|error| FetchError::from(error).into())
+        }
+        Err(_) => Ok(None),
+    }
+}
+
 fn is_moot(error: &S3Error) -> bool {
     matches!(error.kind, S3ErrorKind::Gone | S3ErrorKind::Replaced)
 }
@@ -412,8 +460,8 @@ fn is_moot(error: &S3Error) -> bool {
 /// The report on actions that did not take place.
 fn undone(plan: &Plan, outcome: &'static str, error: &action::ActionError) -> ActionReport {
     ActionReport {
-        action: plan.destination.as_ref().map_or("tag", |destination| destination.kind.name()),
-        outcome,
+        action: plan.destination.as_ref().map_or("tag", |destination| destination.kind.name()).into(),
+        outcome: outcome.into(),
         destination: None,
         detail: Some(error.to_string()),
     }
@@ -426,6 +474,6 @@ impl From<&action::Step> for ActionReport {
             StepOutcome::Skipped(why) => ("skipped", Some(why.clone())),
             StepOutcome::Failed(why) => ("failed", Some(why.clone())),
         };
-        Self { action: step.action, outcome, destination: step.destination.clone(), detail }
+        Self { action: step.action.into(), outcome: outcome.into(), destination: step.destination.clone(), detail }
     }
 }

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::acknowledge::Acknowledger;
+use super::slot::Slot;
 use super::{BATCH, Lease, Message, Queue};
+use crate::backoff::backoff;
 
 /// How long a poll under way may go on after a stop: messages that are on their way should not be lost to their visibility.
 const LAST_POLL: Duration = Duration::from_secs(1);
@@ -32,15 +34,23 @@ pub struct Consumer<Q> {
     receivers: usize,
     visibility: Duration,
     room: Arc<Semaphore>,
+    /// Room for messages that only wait.
+    aside: Arc<Semaphore>,
     handlers: TaskTracker,
 }
 
 impl<Q: Queue> Consumer<Q> {
-    /// A consumer of at most `max_in_flight` messages at once.
+    /// A consumer of at most `max_in_flight` messages at once, and of `max_waiting` more that have [stepped aside](Slot::step_aside).
     #[must_use]
-    pub fn new(queue: Q, receivers: usize, max_in_flight: usize, visibility: Duration) -> Self {
-        let room = Arc::new(Semaphore::new(max_in_flight.max(1)));
-        Self { queue: Arc::new(queue), receivers: receivers.max(1), visibility, room, handlers: TaskTracker::new() }
+    pub fn new(queue: Q, receivers: usize, max_in_flight: usize, max_waiting: usize, visibility: Duration) -> Self {
+        Self {
+            queue: Arc::new(queue),
+            receivers: receivers.max(1),
+            visibility,
+            room: Arc::new(Semaphore::new(max_in_flight.max(1))),
+            aside: Arc::new(Semaphore::new(max_waiting)),
+            handlers: TaskTracker::new(),
+        }
     }
 
     /// How many messages are in flight.
@@ -58,7 +68,7 @@ impl<Q: Queue> Consumer<Q> {
         stop: CancellationToken,
         abandon: CancellationToken,
     ) where
-        H: Fn(Message) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Message, Arc<Slot>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
         let acknowledger = Acknowledger::start(Arc::clone(&self.queue));
@@ -67,6 +77,7 @@ impl<Q: Queue> Consumer<Q> {
             let receiver = Receiver {
                 queue: Arc::clone(&self.queue),
                 room: Arc::clone(&self.room),
+                aside: Arc::clone(&self.aside),
                 visibility: self.visibility,
                 acknowledger: acknowledger.clone(),
                 handlers: self.handlers.clone(),
@@ -86,6 +97,7 @@ impl<Q: Queue> Consumer<Q> {
 struct Receiver<Q> {
     queue: Arc<Q>,
     room: Arc<Semaphore>,
+    aside: Arc<Semaphore>,
     visibility: Duration,
     acknowledger: Acknowledger,
     handlers: TaskTracker,
@@ -97,7 +109,7 @@ struct Receiver<Q> {
 impl<Q: Queue> Receiver<Q> {
     async fn run<H, F>(mut self, handler: H)
     where
-        H: Fn(Message) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Message, Arc<Slot>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
         let mut failures = 0_u32;
@@ -162,14 +174,14 @@ impl<Q: Queue> Receiver<Q> {
 
     fn start<H, F>(&self, message: Message, permit: OwnedSemaphorePermit, handler: H)
     where
-        H: Fn(Message) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Message, Arc<Slot>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
         let lease = Lease::new(Arc::clone(&self.queue), self.acknowledger.clone(), &message, self.visibility);
         let (stop, abandon) = (self.stop.clone(), self.abandon.clone());
         let in_the_way = !self.obstacles.borrow().is_empty();
+        let slot = Arc::new(Slot::new(permit, Arc::clone(&self.aside)));
         self.handlers.spawn(async move {
-            let _permit = permit;
             // Received while stopping: not begun, so given back.
             if stop.is_cancelled() {
                 return lease.release(Duration::ZERO).await;
@@ -179,19 +191,14 @@ impl<Q: Queue> Receiver<Q> {
                 return lease.release(GIVEN_BACK).await;
             }
             let outcome = tokio::select! {
-                outcome = handler(message) => outcome,
+                outcome = handler(message, Arc::clone(&slot)) => outcome,
                 () = abandon.cancelled() => Outcome::Retry(Duration::ZERO),
             };
             match outcome {
                 Outcome::Done => lease.acknowledge().await,
                 Outcome::Retry(delay) => lease.release(delay).await,
             }
+            drop(slot);
         });
     }
-}
-
-/// Doubles `first` with every failure up to `most`, less up to a quarter at random, so that workers do not retry in step.
-pub(crate) fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {
-    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(most);
-    doubled.mul_f64(1.0 - fastrand::f64() / 4.0)
 }

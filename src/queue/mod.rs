@@ -11,18 +11,20 @@ pub mod job;
 #[cfg(feature = "service")]
 mod lease;
 #[cfg(feature = "service")]
+mod slot;
+#[cfg(feature = "service")]
 mod sqs;
 
 use std::time::Duration;
 
-#[cfg(feature = "service")]
-pub(crate) use consumer::backoff;
 #[cfg(feature = "service")]
 pub use consumer::{Consumer, Outcome};
 pub use event::{Event, EventError, MOST_BODY_BYTES, MOST_RECORDS, ObjectEvent};
 pub use job::{Job, JobObject};
 #[cfg(feature = "service")]
 pub use lease::Lease;
+#[cfg(feature = "service")]
+pub use slot::Slot;
 #[cfg(feature = "service")]
 pub use sqs::SqsQueue;
 

@@ -1,30 +1,91 @@
 //! What is told about a scan: one JSON for every outlet, `clamgate.scan/1`, and the sinks that take it.
 
+mod delivery;
+mod outbox;
 mod scan_report;
 mod sqs;
 
-use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+
+pub use delivery::Sinks;
+pub use outbox::Outbox;
 pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
 pub use sqs::SqsSink;
 
-/// Somebody who is told of every scan.
+/// Somebody who is told of scans.
 ///
 /// A report may be delivered more than once, always with the same `scan_id`: the receiver must take the second for the first.
+/// Waiting, retries and giving up are not a sink's business, but that of [`Sinks`]: one call is one attempt.
 pub trait Sink: Send + Sync {
-    /// The sink's name, for the log.
-    fn name(&self) -> &'static str;
+    /// Delivers one report.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`]. The call may also be dropped when it takes too long.
+    fn deliver<'a>(&'a self, notice: &'a Notice<'a>) -> BoxFuture<'a, Result<(), SinkError>>;
 
-    /// Delivers one report. The message behind it is only acknowledged when this has succeeded.
-    fn deliver<'a>(&'a self, report: &'a ScanReport) -> BoxFuture<'a, Result<(), SinkError>>;
+    /// What it must know about the object beside the report. Asking S3 costs time.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
 }
 
-/// A report that could not be delivered. A retry can help.
-#[derive(Debug, thiserror::Error)]
+/// What a sink must know about the object.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Its headers and metadata.
+    pub headers: bool,
+    /// Its tags.
+    pub tags: bool,
+}
+
+/// A report, and what else is known of the object.
+#[derive(Debug, Clone, Copy)]
+pub struct Notice<'a> {
+    /// The report.
+    pub report: &'a ScanReport,
+    /// What the object's uploader said about it.
+    pub about: &'a About,
+}
+
+/// What an object's uploader said about it: nothing to rely on. Empty unless a sink [needs](Sink::needs) it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// `Content-Type`
+    pub content_type: Option<String>,
+    /// When it was written.
+    pub last_modified: Option<OffsetDateTime>,
+    /// `x-amz-meta-*`, by name without that prefix, in small letters.
+    pub metadata: BTreeMap<String, String>,
+    /// Its tags, those that a scan wrote included.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A report that could not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the report could not be delivered to {sink}: {message}")]
 pub struct SinkError {
-    /// The sink's name.
-    pub sink: &'static str,
-    /// What went wrong.
+    /// The sink's name in the configuration.
+    pub sink: String,
+    /// What went wrong, without secrets.
     pub message: String,
+    /// Whether a further attempt soon can help.
+    pub can_retry: bool,
+}
+
+impl SinkError {
+    /// An error that a further attempt can mend.
+    #[must_use]
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self { sink: String::new(), message: message.into(), can_retry: true }
+    }
+
+    /// An error that a further attempt soon repeats.
+    #[must_use]
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { can_retry: false, ..Self::transient(message) }
+    }
 }

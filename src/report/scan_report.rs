@@ -1,26 +1,29 @@
 //! The one JSON that every outlet gets.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use utoipa::ToSchema;
 
+use super::SinkError;
 use crate::engine::{Definitions, Reason, Status, hex};
 use crate::scan::Scanned;
 
 /// The name and version of the report's form. Fields may be added; those that exist keep their meaning.
 pub const SCHEMA: &str = "clamgate.scan/1";
 
-/// One scan of one target.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+/// One scan of one target. What was written is read again as the same (`outbox`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ScanReport {
     /// [`SCHEMA`]
-    pub schema: &'static str,
+    pub schema: Cow<'static, str>,
     /// The same work always has the same id; see [`scan_id`].
     pub scan_id: String,
     /// The verdict.
@@ -28,7 +31,7 @@ pub struct ScanReport {
     /// All signatures that matched, sorted.
     pub signatures: Vec<String>,
     /// Signatures that matched and are allowed by the configuration, sorted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
     /// Why the scan was not complete.
     pub reason: Option<Reason>,
@@ -43,7 +46,7 @@ pub struct ScanReport {
     /// The programs' versions.
     pub engine: EngineVersions,
     /// When the scan ended: RFC 3339, UTC, milliseconds.
-    #[serde(serialize_with = "rfc3339_ms")]
+    #[serde(serialize_with = "rfc3339_ms", deserialize_with = "from_rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub scanned_at: OffsetDateTime,
     /// Where the time went.
@@ -51,10 +54,10 @@ pub struct ScanReport {
     /// What was done with the object.
     pub actions: Vec<ActionReport>,
     /// The sender's own name for the work, as the job had it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// The sender's own data, as the job had it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub custom: Option<serde_json::Map<String, serde_json::Value>>,
 }
@@ -65,7 +68,7 @@ impl ScanReport {
     pub fn new(target: Target, scanned: Scanned, timings_ms: Timings, actions: Vec<ActionReport>) -> Self {
         let Scanned { verdict, with, sha256, scanned_at, .. } = scanned;
         Self {
-            schema: SCHEMA,
+            schema: SCHEMA.into(),
             scan_id: scan_id(&target, sha256.as_deref(), &with.definitions.fingerprint, &with.options_digest),
             status: verdict.status,
             signatures: verdict.signatures,
@@ -83,10 +86,19 @@ impl ScanReport {
             custom: None,
         }
     }
+
+    /// The JSON that every outlet gets.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`], never seen.
+    pub fn to_json(&self) -> Result<String, SinkError> {
+        serde_json::to_string(self).map_err(|error| SinkError::permanent(error.to_string()))
+    }
 }
 
 /// What was scanned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Target {
     /// An object in S3.
@@ -119,6 +131,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// The key, path or name, for the log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::S3 { key: name, .. } | Self::File { path: name, .. } | Self::Stream { name, .. } => name,
+        }
+    }
+
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -129,43 +149,43 @@ impl Target {
 }
 
 /// The programs' versions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EngineVersions {
     /// libclamav's, at run time.
     pub libclamav: String,
     /// This program's.
-    pub clamgate: &'static str,
+    pub clamgate: Cow<'static, str>,
 }
 
 impl EngineVersions {
     /// The versions in this process.
     #[must_use]
     pub fn current() -> Self {
-        Self { libclamav: crate::engine::libclamav_version(), clamgate: env!("CARGO_PKG_VERSION") }
+        Self { libclamav: crate::engine::libclamav_version(), clamgate: env!("CARGO_PKG_VERSION").into() }
     }
 }
 
 /// Where the time went, in milliseconds with three decimals.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Timings {
     /// From the message's sending to its work beginning.
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds", deserialize_with = "from_milliseconds")]
     #[schema(value_type = f64)]
     pub queued: Duration,
     /// Fetching the object, waiting for memory included.
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds", deserialize_with = "from_milliseconds")]
     #[schema(value_type = f64)]
     pub fetch: Duration,
     /// Scanning, waiting for a scan thread included.
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds", deserialize_with = "from_milliseconds")]
     #[schema(value_type = f64)]
     pub scan: Duration,
     /// Tagging and copying.
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds", deserialize_with = "from_milliseconds")]
     #[schema(value_type = f64)]
     pub act: Duration,
     /// The sum.
-    #[serde(serialize_with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds", deserialize_with = "from_milliseconds")]
     #[schema(value_type = f64)]
     pub total: Duration,
 }
@@ -179,17 +199,17 @@ impl Timings {
 }
 
 /// One thing that was done with the object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActionReport {
-    /// `tag`, `promote` or `quarantine`.
-    pub action: &'static str,
-    /// `done`; `skipped` or `failed` with a detail.
-    pub outcome: &'static str,
+    /// `tag`, `promote`, `quarantine`, `delete` or `replace`.
+    pub action: Cow<'static, str>,
+    /// `done`; `follows`, when it is done right after everybody has been told; `skipped` or `failed` with a detail.
+    pub outcome: Cow<'static, str>,
     /// Where the object is now, when it was moved.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
     /// Why it was skipped or failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
@@ -239,49 +259,71 @@ fn rfc3339_ms<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&text)
 }
 
+fn from_rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    OffsetDateTime::parse(&text, &Rfc3339).map_err(serde::de::Error::custom)
+}
+
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+fn from_milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Duration::try_from_secs_f64(f64::deserialize(deserializer)? / 1e3).map_err(serde::de::Error::custom)
+}
+
+/// A report for tests.
+#[cfg(test)]
+pub(super) fn example() -> ScanReport {
+    let target =
+        Target::S3 { bucket: "b".into(), key: "k".into(), version_id: Some("v".into()), etag: Some("e".into()), size: 68 };
+    ScanReport {
+        schema: SCHEMA.into(),
+        scan_id: scan_id(&target, None, "f", "o"),
+        status: Status::Infected,
+        signatures: vec!["Win.Test.EICAR_HDB-1".into()],
+        allowed: Vec::new(),
+        reason: None,
+        detail: None,
+        target,
+        sha256: Some("00".into()),
+        definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
+        engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0".into() },
+        scanned_at: OffsetDateTime::from_unix_timestamp_nanos(1_792_000_000_123_456_789).unwrap_or(OffsetDateTime::UNIX_EPOCH),
+        timings_ms: Timings::new(
+            Duration::from_millis(12),
+            Duration::from_nanos(3_141_592),
+            Duration::from_millis(21),
+            Duration::ZERO,
+        ),
+        actions: vec![ActionReport { action: "tag".into(), outcome: "done".into(), destination: None, detail: None }],
+        trace_id: None,
+        custom: None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn report() -> ScanReport {
-        let target =
-            Target::S3 { bucket: "b".into(), key: "k".into(), version_id: Some("v".into()), etag: Some("e".into()), size: 68 };
-        ScanReport {
-            schema: SCHEMA,
-            scan_id: scan_id(&target, None, "f", "o"),
-            status: Status::Infected,
-            signatures: vec!["Win.Test.EICAR_HDB-1".into()],
-            allowed: Vec::new(),
-            reason: None,
-            detail: None,
-            target,
-            sha256: Some("00".into()),
-            definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
-            engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0" },
-            scanned_at: OffsetDateTime::from_unix_timestamp_nanos(1_792_000_000_123_456_789).unwrap(),
-            timings_ms: Timings::new(
-                Duration::from_millis(12),
-                Duration::from_nanos(3_141_592),
-                Duration::from_millis(21),
-                Duration::ZERO,
-            ),
-            actions: vec![ActionReport { action: "tag", outcome: "done", destination: None, detail: None }],
-            trace_id: None,
-            custom: None,
-        }
+    #[test]
+    fn the_json_is_the_contract() -> Result<(), serde_json::Error> {
+        assert_eq!(
+            serde_json::to_string(&example())?,
+            r#"{"schema":"clamgate.scan/1","scan_id":"ID","status":"INFECTED","signatures":["Win.Test.EICAR_HDB-1"],"reason":null,"detail":null,"target":{"kind":"s3","bucket":"b","key":"k","version_id":"v","etag":"e","size":68},"sha256":"00","definitions":{"version":27500,"built_at":null,"signatures":8,"fingerprint":"f"},"engine":{"libclamav":"1.4.6","clamgate":"0.1.0"},"scanned_at":"2026-10-14T17:46:40.123Z","timings_ms":{"queued":12.0,"fetch":3.142,"scan":21.0,"act":0.0,"total":36.142},"actions":[{"action":"tag","outcome":"done"}]}"#
+                .replace("ID", &example().scan_id)
+        );
+        Ok(())
     }
 
     #[test]
-    fn the_json_is_the_contract() {
-        assert_eq!(
-            serde_json::to_string(&report()).unwrap(),
-            r#"{"schema":"clamgate.scan/1","scan_id":"ID","status":"INFECTED","signatures":["Win.Test.EICAR_HDB-1"],"reason":null,"detail":null,"target":{"kind":"s3","bucket":"b","key":"k","version_id":"v","etag":"e","size":68},"sha256":"00","definitions":{"version":27500,"built_at":null,"signatures":8,"fingerprint":"f"},"engine":{"libclamav":"1.4.6","clamgate":"0.1.0"},"scanned_at":"2026-10-14T17:46:40.123Z","timings_ms":{"queued":12.0,"fetch":3.142,"scan":21.0,"act":0.0,"total":36.142},"actions":[{"action":"tag","outcome":"done"}]}"#
-                .replace("ID", &report().scan_id)
-        );
+    fn what_was_written_is_read_again() -> Result<(), Box<dyn std::error::Error>> {
+        let custom = serde_json::from_str(r#"{"a":[1.5,null]}"#)?;
+        let report =
+            ScanReport { trace_id: Some("t".into()), custom: Some(custom), reason: Some(Reason::Crashed), ..example() };
+        let json = report.to_json()?;
+        assert_eq!(serde_json::from_str::<ScanReport>(&json)?.to_json()?, json);
+        Ok(())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{ScanReport, Sink, SinkError};
+use super::{Notice, Sink, SinkError};
 use crate::aws;
 
 /// Sends each report's JSON as a message's body.
@@ -24,17 +24,11 @@ impl SqsSink {
 }
 
 impl Sink for SqsSink {
-    fn name(&self) -> &'static str {
-        "sqs"
-    }
-
-    fn deliver<'a>(&'a self, report: &'a ScanReport) -> BoxFuture<'a, Result<(), SinkError>> {
+    fn deliver<'a>(&'a self, notice: &'a Notice<'a>) -> BoxFuture<'a, Result<(), SinkError>> {
         async move {
-            let failed = |message| SinkError { sink: "sqs", message };
-            let body = serde_json::to_string(report).map_err(|error| failed(error.to_string()))?;
-            let body = aws::sqs_text(&body);
+            let body = aws::sqs_text(&notice.report.to_json()?);
             let sent = self.client.send_message().queue_url(&self.queue_url).message_body(body).send().await;
-            sent.map(|_| ()).map_err(|error| failed(DisplayErrorContext(&error).to_string()))
+            sent.map(|_| ()).map_err(|error| SinkError::transient(DisplayErrorContext(&error).to_string()))
         }
         .boxed()
     }

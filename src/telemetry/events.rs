@@ -8,7 +8,7 @@ use ::metrics::{counter, histogram};
 
 use super::metrics;
 use crate::queue::{EventError, Message};
-use crate::report::{ScanReport, Target};
+use crate::report::{ScanReport, SinkError, Target};
 use crate::s3::{ObjectId, S3Error};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
@@ -67,11 +67,18 @@ pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last
     );
 }
 
-/// A report on a failure that could not be delivered; the message in the dead-letter queue is all that is left.
-pub fn report_lost(id: &ObjectId, error: &dyn Display) {
-    counter!(metrics::REPORTS_LOST).increment(1);
-    let error = error.to_string();
-    tracing::error!(bucket = id.bucket.as_str(), key = id.key.as_str(), error = error.as_str(), "report not delivered");
+/// A report that could not be delivered and is given up.
+pub fn report_lost(target: &Target, error: &SinkError) {
+    counter!(metrics::REPORTS_LOST, "sink" => error.sink.clone()).increment(1);
+    let (target, sink, error) = (target.name(), error.sink.as_str(), error.message.as_str());
+    tracing::error!(target, sink, error, "report not delivered");
+}
+
+/// A report that could not be delivered at once; it is tried again.
+pub fn report_delayed(target: &Target, error: &SinkError, attempt: u32) {
+    counter!(metrics::REPORTS_DELAYED, "sink" => error.sink.clone()).increment(1);
+    let (target, sink, error) = (target.name(), error.sink.as_str(), error.message.as_str());
+    tracing::warn!(target, sink, attempt, error, "report not delivered yet");
 }
 
 /// A stream or file that could not be scanned; its sender was told.
@@ -112,12 +119,9 @@ pub fn stream_scanned(via: &'static str, report: &ScanReport) {
     let json = serde_json::to_string(report).unwrap_or_default();
     let status = report.status.to_string();
     let reason = report.reason.map(|reason| reason.to_string());
-    let name = match &report.target {
-        Target::File { path: name, .. } | Target::Stream { name, .. } | Target::S3 { key: name, .. } => name,
-    };
     tracing::info!(
         via,
-        name = name.as_str(),
+        name = report.target.name(),
         status = status.as_str(),
         reason = reason.as_deref(),
         signatures = report.signatures.join(" ").as_str(),

@@ -25,7 +25,9 @@ pub const SKIPPED: &str = "clamgate_objects_skipped_total";
 pub const FAILURES: &str = "clamgate_object_failures_total";
 /// Messages that were not understood.
 pub const NOT_UNDERSTOOD: &str = "clamgate_messages_not_understood_total";
-/// Reports that could not be delivered and were given up.
+/// Attempts at delivering a report that failed and were repeated, by `sink`.
+pub const REPORTS_DELAYED: &str = "clamgate_reports_delayed_total";
+/// Reports that could not be delivered and were given up, by `sink`.
 pub const REPORTS_LOST: &str = "clamgate_reports_lost_total";
 /// Reloads of the definitions, by `outcome` (`done`, `failed`).
 pub const RELOADS: &str = "clamgate_reloads_total";
@@ -99,6 +101,7 @@ fn describe() {
     describe_counter!(SKIPPED, "Objects that a rule of queue.filters let by");
     describe_counter!(FAILURES, "Attempts at an object that failed");
     describe_counter!(NOT_UNDERSTOOD, "Messages that were not understood");
+    describe_counter!(REPORTS_DELAYED, "Attempts at delivering a report that failed and were repeated");
     describe_counter!(REPORTS_LOST, "Reports that were given up");
     describe_counter!(RELOADS, "Reloads of the definitions");
     describe_counter!(HTTP_REQUESTS, "HTTP requests that were answered");

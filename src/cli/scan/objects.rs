@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 
 use anyhow::{Context, Result};
+use aws_config::SdkConfig;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
@@ -76,8 +77,8 @@ impl Address {
 
 /// The clients.
 pub(super) struct Aws {
+    sdk: SdkConfig,
     s3: aws_sdk_s3::Client,
-    sqs: aws_sdk_sqs::Client,
 }
 
 impl Aws {
@@ -87,15 +88,15 @@ impl Aws {
             return None;
         }
         let sdk = aws::config().await;
-        Some(Self { s3: aws::s3(&sdk), sqs: aws::sqs(&sdk) })
+        Some(Self { s3: aws::s3(&sdk), sdk })
     }
 
     /// What works on objects, after checking that acting on them is safe.
     pub(super) async fn objects(&self, config: &Config, intake: &Intake, act: bool) -> Result<Objects<S3Store>> {
-        let objects = objects_of(config, intake, self.s3.clone(), &self.sqs);
+        let objects = objects_of(config, intake, &self.sdk);
         if act && let Some(url) = &config.queue.url {
-            let arn = SqsQueue::new(self.sqs.clone(), url.clone(), std::time::Duration::ZERO).arn().await;
-            objects.actions.check_destinations(&arn.context("cannot use queue.url")?).await?;
+            let arn = SqsQueue::new(aws::sqs(&self.sdk), url.clone(), std::time::Duration::ZERO).arn().await;
+            objects.actions.check_destinations(&arn.context("cannot use queue.url")?, config.report.outbox.as_ref()).await?;
         }
         Ok(objects)
     }
