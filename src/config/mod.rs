@@ -3,6 +3,7 @@
 //! AWS settings are not here: they come from the standard AWS variables and files (`AWS_ENDPOINT_URL`, profiles, container
 //! credentials).
 
+mod actions;
 mod clamd;
 mod filter;
 mod http;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use actions::{ActionsConfig, Disposal};
 pub use clamd::{ClamdConfig, Unscannable};
 pub use filter::{Condition, FilterConfig};
 pub use http::HttpConfig;
@@ -136,40 +138,6 @@ pub struct QueueConfig {
     pub filters: Vec<FilterConfig>,
 }
 
-/// `[actions]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ActionsConfig {
-    /// Whether the verdict is written to the object's tags.
-    pub tag: bool,
-    /// What the names of these tags begin with.
-    pub tag_prefix: String,
-    /// Where clean objects are moved to (`s3://bucket/prefix/`); unset to leave them in place.
-    pub promote_to: Option<Location>,
-    /// Where objects that are not clean are moved to; unset to leave them in place.
-    pub quarantine_to: Option<Location>,
-    /// What happens to `SUSPICIOUS` objects.
-    pub suspicious: Disposal,
-    /// What happens to `UNSCANNABLE` objects.
-    pub unscannable: Disposal,
-    /// The KMS key for copies, instead of the object's own.
-    pub kms_key_id: Option<String>,
-    /// Objects above this size are copied in parts. S3's CopyObject ends at 5 GB.
-    pub multipart_copy_bytes: u64,
-}
-
-/// What happens to an object that is neither clean nor infected for certain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Disposal {
-    /// As `INFECTED`: to `quarantine_to`, if that is set.
-    Quarantine,
-    /// As `CLEAN`: to `promote_to`, if that is set.
-    Promote,
-    /// Stays where it is.
-    Leave,
-}
-
 /// `[service]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -248,21 +216,6 @@ impl Default for QueueConfig {
     }
 }
 
-impl Default for ActionsConfig {
-    fn default() -> Self {
-        Self {
-            tag: true,
-            tag_prefix: "clamgate-".to_owned(),
-            promote_to: None,
-            quarantine_to: None,
-            suspicious: Disposal::Quarantine,
-            unscannable: Disposal::Quarantine,
-            kms_key_id: None,
-            multipart_copy_bytes: 5_000_000_000,
-        }
-    }
-}
-
 impl Default for ServiceConfig {
     fn default() -> Self {
         Self { grace_secs: 25, health_socket: None }
@@ -285,7 +238,7 @@ impl Config {
                 problems.push(problem.to_owned());
             }
         };
-        let (scan, queue, actions) = (&self.scan, &self.queue, &self.actions);
+        let (scan, queue) = (&self.scan, &self.queue);
         require(scan.timeout_secs >= 1, "scan.timeout_secs must be at least 1: libclamav takes 0 as no limit");
         require(scan.timeout_secs <= 24 * 3600, "scan.timeout_secs must be at most 86400");
         require(scan.in_memory_max_bytes <= scan.memory_bytes, "scan.in_memory_max_bytes must not exceed scan.memory_bytes");
@@ -310,28 +263,10 @@ impl Config {
             "queue.wait_secs must be between 1 and 20: without waiting, an empty queue costs time and money",
         );
         require(
-            actions.multipart_copy_bytes >= 5 * MIB && actions.multipart_copy_bytes <= 5 * GIB,
-            "actions.multipart_copy_bytes must be between 5 MiB and 5 GiB (the bounds of S3's UploadPartCopy and CopyObject)",
-        );
-        let nested = match (&actions.promote_to, &actions.quarantine_to) {
-            (Some(promote), Some(quarantine)) => promote.overlaps(quarantine),
-            _ => false,
-        };
-        require(
-            !nested,
-            "actions.promote_to and actions.quarantine_to must not lie one in the other: a key could choose its place",
-        );
-        let tag_alphabet = |c: char| c.is_ascii_alphanumeric() || " +-=._:/@".contains(c);
-        require(
-            (1..=64).contains(&actions.tag_prefix.len())
-                && !actions.tag_prefix.starts_with("aws:")
-                && actions.tag_prefix.chars().all(tag_alphabet),
-            "actions.tag_prefix must have 1 to 64 characters of A-Z a-z 0-9 + - = . _ : / @ or space, and must not begin with aws:",
-        );
-        require(
             self.report.queue_urls().all(|url| Some(url) != queue.url.as_deref()),
             "report.queue_url and the queues of report.sinks must not be queue.url: every report would come back as an event",
         );
+        problems.extend(self.actions.problems().into_iter().map(str::to_owned));
         problems.extend(self.report.problems());
         problems.extend(self.queue.filters.iter().flat_map(FilterConfig::problems));
         problems.extend(self.http.problems().into_iter().chain(self.clamd.problems()).map(str::to_owned));

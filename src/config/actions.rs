@@ -1,0 +1,86 @@
+//! `[actions]`: what happens to an object.
+
+use serde::{Deserialize, Serialize};
+
+use super::{GIB, Location, MIB};
+
+/// `[actions]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActionsConfig {
+    /// Whether the verdict is written to the object's tags.
+    pub tag: bool,
+    /// What the names of these tags begin with.
+    pub tag_prefix: String,
+    /// Where clean objects are moved to (`s3://bucket/prefix/`); unset to leave them in place.
+    pub promote_to: Option<Location>,
+    /// Where objects that are not clean are moved to; unset to leave them in place.
+    pub quarantine_to: Option<Location>,
+    /// What happens to `SUSPICIOUS` objects.
+    pub suspicious: Disposal,
+    /// What happens to `UNSCANNABLE` objects.
+    pub unscannable: Disposal,
+    /// The KMS key for copies, instead of the object's own.
+    pub kms_key_id: Option<String>,
+    /// Objects above this size are copied in parts. S3's CopyObject ends at 5 GB.
+    pub multipart_copy_bytes: u64,
+}
+
+/// What happens to an object that is neither clean nor infected for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disposal {
+    /// As `INFECTED`: to `quarantine_to`, if that is set.
+    Quarantine,
+    /// As `CLEAN`: to `promote_to`, if that is set.
+    Promote,
+    /// Stays where it is.
+    Leave,
+}
+
+impl Default for ActionsConfig {
+    fn default() -> Self {
+        Self {
+            tag: true,
+            tag_prefix: "clamgate-".to_owned(),
+            promote_to: None,
+            quarantine_to: None,
+            suspicious: Disposal::Quarantine,
+            unscannable: Disposal::Quarantine,
+            kms_key_id: None,
+            multipart_copy_bytes: 5_000_000_000,
+        }
+    }
+}
+
+impl ActionsConfig {
+    /// What cannot work, one sentence each, with the field's name.
+    pub(super) fn problems(&self) -> Vec<&'static str> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, problem| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        require(
+            self.multipart_copy_bytes >= 5 * MIB && self.multipart_copy_bytes <= 5 * GIB,
+            "actions.multipart_copy_bytes must be between 5 MiB and 5 GiB (the bounds of S3's UploadPartCopy and CopyObject)",
+        );
+        let nested = match (&self.promote_to, &self.quarantine_to) {
+            (Some(promote), Some(quarantine)) => promote.overlaps(quarantine),
+            _ => false,
+        };
+        require(
+            !nested,
+            "actions.promote_to and actions.quarantine_to must not lie one in the other: a key could choose its place",
+        );
+        let tag_alphabet = |c: char| c.is_ascii_alphanumeric() || " +-=._:/@".contains(c);
+        require(
+            (1..=64).contains(&self.tag_prefix.len())
+                && !self.tag_prefix.starts_with("aws:")
+                && self.tag_prefix.chars().all(tag_alphabet),
+            "actions.tag_prefix must have 1 to 64 characters of A-Z a-z 0-9 + - = . _ : / @ or space, and must not begin with aws:",
+        );
+        problems
+    }
+}
