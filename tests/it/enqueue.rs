@@ -368,9 +368,17 @@ async fn what_cannot_be_done_is_said() {
         fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let theirs = r#"{"schema":"clamgate.enqueue/1","work":{"source":"s3://other/","queue_url":"q","versions":false,
-        "older_than_definitions":false,"untagged":false,"since":null,"trace_id":null,"custom":null},"start_after":"zzz"}"#;
-    let (other_state, no_state) = (file("other", theirs), file("none", "precious"));
+    let state_of = |source: &str, prefix: &str| {
+        json!({"schema": "clamgate.enqueue/1", "start_after": "zzz", "work": {
+            "source": source, "queue_url": aws.queue, "versions": false, "trace_id": null, "custom": null,
+            "selection": {"since": null, "tags": "any", "tag_prefix": prefix},
+        }})
+        .to_string()
+    };
+    let (other_state, no_state) = (file("other", &state_of("s3://other/", "clamgate-")), file("none", "precious"));
+    let other_tags = file("tags", &state_of(&source, "theirs-"));
+    let below = format!("{source}in/");
+    let elsewhere = file("elsewhere", &state_of(&below, "clamgate-"));
     let long = "x".repeat(257);
     let no_queue = format!("{}-missing", aws.queue);
     for (arguments, code, says) in [
@@ -386,6 +394,10 @@ async fn what_cannot_be_done_is_said() {
         (vec![&source, "--state", "s", "--start-after", "k"], 64, "cannot be used with"),
         (vec![&source, "--queue-url", "http://q/1/jobs.fifo"], 64, "a standard queue is needed"),
         (vec![&source, "--state", &other_state], 64, "s3://other/"),
+        (vec![&source, "--state", &other_tags], 64, "theirs-"),
+        // Nothing would have been listed, and all of it been called done.
+        (vec![&below, "--state", &elsewhere], 64, "'zzz' is not in s3://"),
+        (vec![&below, "--start-after", "inn"], 64, "'inn' is not in s3://"),
         (vec![&source, "--state", &no_state], 64, "not one of clamgate enqueue"),
         (vec![&source, "--state", "/no/such/dir/state"], 2, "/no/such/dir/state"),
         (vec![&source, "--older-than-definitions", "--db", "/no/such/dir"], 2, "which definitions are current"),
