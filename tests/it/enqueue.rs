@@ -180,6 +180,18 @@ async fn only_what_is_selected() {
         let found: Vec<&str> = stdout.lines().map(|line| line.strip_prefix(&source).unwrap()).collect();
         assert_eq!(found.join(" "), expected, "{options:?}");
     }
+    // A run that began with other definitions goes on with those, and not with what is current by now.
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let begun = json!({"schema": "clamgate.enqueue/1", "start_after": null, "work": {
+        "source": source, "queue_url": aws.queue, "versions": false, "trace_id": null, "custom": null,
+        "selection": {"since": null, "tags": {"older_than": "0 ffff"}, "tag_prefix": "clamgate-"},
+    }});
+    fs::write(&state, begun.to_string()).unwrap();
+    let resumed = [source.as_str(), "--dry-run", "--older-than-definitions", "--db", &db, "--state", state.to_str().unwrap()];
+    let (code, stdout, stderr) = run(&aws, &resumed);
+    assert_eq!((code, stdout.replace(&source, "").as_str()), (Some(0), "current\nnone\nstatus\ntheirs\n"), "{stderr}");
+    assert!(stderr.contains(&format!("older than 0 ffff, as this run began; then run it again for {current}")), "{stderr}");
     assert_eq!(aws.depth(&aws.queue).await, (0, 0), "a dry run sends nothing");
 
     let with = ["--trace-id", "case 17", "--custom", r#"{"by": "me"}"#];

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Event, EventError, ObjectEvent, count, from_json};
+use super::{Event, EventError, ObjectEvent, Present, count, from_json};
 use crate::queue::job::{check_trace_id, refuse_null_version};
 
 /// What bucketAV passes through, in bytes.
@@ -23,6 +23,13 @@ struct Object {
     version: Option<String>,
     trace_id: Option<String>,
     custom_data: Option<String>,
+    // What our own jobs have and bucketAV's have not: whoever writes it forgot the schema, and would not get what it asks for.
+    #[serde(default)]
+    etag: Present,
+    #[serde(default)]
+    size: Present,
+    #[serde(default)]
+    custom: Present,
 }
 
 pub(super) fn parse(body: &str) -> Result<Event, EventError> {
@@ -33,7 +40,13 @@ pub(super) fn parse(body: &str) -> Result<Event, EventError> {
 
 impl Object {
     fn event(self) -> Result<ObjectEvent, EventError> {
-        let Self { bucket, key, version, trace_id, custom_data } = self;
+        let Self { bucket, key, version, trace_id, custom_data, etag, size, custom } = self;
+        for (field, Present(is_present)) in [("etag", etag), ("size", size), ("custom", custom)] {
+            if is_present {
+                let rule = r#"belongs to a job with "schema": "clamgate.job/1", and bucketAV's jobs have none"#;
+                return Err(EventError::Invalid { field, rule });
+            }
+        }
         refuse_null_version(version.as_deref(), None)?;
         if let Some(trace_id) = &trace_id {
             check_trace_id(trace_id)?;

@@ -245,7 +245,11 @@ fn anything_else_is_an_error_that_says_what_to_do() {
         ("{", "not a JSON object"),
         ("{}", "no known kind of message"),
         (r#"{"hello":"world"}"#, "no known kind of message"),
-        (r#"{"Records":null}"#, "no known kind of message"),
+        (r#"{"Records":null}"#, "not an S3 event notification"),
+        // Each had been taken for the other shape: the mark that is null was not seen.
+        (r#"{"schema":null,"objects":[{"bucket":"b","key":"k"}]}"#, "not a job of clamgate"),
+        (r#"{"Records":null,"objects":[{"bucket":"b","key":"k"}]}"#, "several kinds"),
+        (r#"{"Type":null,"Event":"s3:TestEvent"}"#, "several kinds"),
         (r#"{"Records":[],"objects":[]}"#, "several kinds"),
         (r#"{"Records":[],"Records":[]}"#, "duplicate field"),
         (r#"{"Records":[]}"#, "without records"),
@@ -273,6 +277,14 @@ fn anything_else_is_an_error_that_says_what_to_do() {
         (r#"{"objects":[]}"#, "without objects"),
         (r#"{"objects":[{"bucket":"b"}]}"#, "not a bucketAV scan job"),
         (r#"{"objects":[{"bucket":"b","key":"k","version":"1","version_id":"2"}]}"#, "duplicate field"),
+        // The condition was ignored.
+        (r#"{"objects":[{"bucket":"b","key":"k","etag":"e"}]}"#, r#"etag belongs to a job with "schema""#),
+        (r#"{"objects":[{"bucket":"b","key":"k","size":null}]}"#, "size belongs to a job"),
+        (r#"{"objects":[{"bucket":"b","key":"k","custom":{}}]}"#, "custom belongs to a job"),
+        // The last one won.
+        (&bridged("Object Created", "k").replace(r#""key":"k""#, r#""key":"other","key":"k""#), "duplicate field `key`"),
+        (&bridged("Object Created", "k").replace(r#""detail":"#, r#""detail":{},"detail":"#), "not an EventBridge event"),
+        (&created("k").replace(r#""key":"k""#, r#""key":"other","key":"k""#), "duplicate field `key`"),
         (r#"{"schema":"clamgate.job/1"}"#, "missing field `objects`"),
         (r#"{"schema":"clamgate.job/1","objects":[]}"#, "without objects"),
         (r#"{"schema":"clamgate.job/2","objects":[{"bucket":"b","key":"k"}]}"#, "expected `clamgate.job/1`"),
