@@ -62,10 +62,15 @@ impl<S: ObjectStore> Pipeline<S> {
     async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
         let mut work = Work::new(&event, delivery, Mode::Filter);
-        match self.objects.carry_on(&mut work).await {
+        let mut done = self.objects.carry_on(&mut work).await;
+        if let Ok(Done::Gone(error)) = done {
+            events::object_gone(&work.id, &error, event.must_exist);
+            done = self.objects.tell_missing(&work, error).await;
+        }
+        match done {
             Ok(Done::Reported(report)) => events::object_scanned("queue", &work.id, &report),
             Ok(Done::Skipped(rule)) => events::object_skipped(&work.id, &rule),
-            Ok(Done::Gone(error)) => events::object_gone(&work.id, &error),
+            Ok(Done::Gone(_)) => {}
             Err(error) => {
                 if error.is_trouble() {
                     (self.on_trouble)();

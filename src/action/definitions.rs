@@ -48,7 +48,8 @@ impl FromStr for ScannedWith {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once(' ').and_then(|(version, fingerprint)| Some((version.parse().ok()?, fingerprint)));
-        let (version, fingerprint) = parts.ok_or("definitions are a version and a fingerprint, as in 27500 9f86d081884c7d65")?;
+        let (version, fingerprint) =
+            parts.ok_or("definitions are a version and a fingerprint, as in 27500 9f86d081884c7d65")?;
         Ok(Self { version, fingerprint: fingerprint.to_owned() })
     }
 }

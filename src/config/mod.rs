@@ -156,6 +156,14 @@ pub struct ActionsConfig {
     pub multipart_copy_bytes: u64,
 }
 
+impl ActionsConfig {
+    /// Whether any object is moved: its original is not there any more after that.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.promote_to.is_some() || self.quarantine_to.is_some()
+    }
+}
+
 /// What happens to an object that is neither clean nor infected for certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

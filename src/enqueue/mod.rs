@@ -229,6 +229,7 @@ async fn decide(client: &Client, request: &Request, listed: &Listed) -> Result<D
         version_id,
         etag,
         size,
+        if_exists: true,
         trace_id: request.trace_id.clone(),
         custom: request.custom.clone(),
         ..JobObject::new(bucket, &listed.key)

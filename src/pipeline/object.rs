@@ -3,6 +3,7 @@
 //! Every step can be done again after a crash without a second effect. An original that was copied away is removed last, after
 //! the report: as long as it is there, a redelivery does the same work with the same result.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -303,9 +304,7 @@ impl<S: ObjectStore> Objects<S> {
         };
 
         report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, scanned.elapsed());
-        for sink in &self.sinks {
-            sink.deliver(&report).await?;
-        }
+        self.deliver(&report).await?;
         let report = Box::new(report);
         work.reported = Some(report.clone());
         self.actions.finish(&object, &plan, &applied).await?;
@@ -323,6 +322,38 @@ impl<S: ObjectStore> Objects<S> {
         Ok(Some(rule.name.clone()))
     }
 
+    /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not one that
+    /// was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
+    pub(super) async fn tell_missing(&self, work: &Work<'_>, error: S3Error) -> Result<Done, Failure> {
+        let may_be_moved = work.delivery.redelivered && self.policy.moves();
+        if !work.event.must_exist || error.kind != S3ErrorKind::Gone || may_be_moved {
+            return Ok(Done::Gone(error));
+        }
+        let mut report = work.report(self.failed(work, &error));
+        report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        self.deliver(&report).await?;
+        Ok(Done::Reported(Box::new(report)))
+    }
+
+    /// No verdict, and why.
+    fn failed(&self, work: &Work<'_>, error: &dyn Display) -> Scanned {
+        let verdict = Verdict {
+            status: Status::Failed,
+            signatures: Vec::new(),
+            allowed: Vec::new(),
+            reason: None,
+            detail: Some(error.to_string()),
+        };
+        Scanned::unread(verdict, work.size, self.pool.current())
+    }
+
+    async fn deliver(&self, report: &ScanReport) -> Result<(), SinkError> {
+        for sink in &self.sinks {
+            sink.deliver(report).await?;
+        }
+        Ok(())
+    }
+
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
     /// is one and only acting on it or telling it failed, or else `FAILED`.
     pub(super) async fn give_up(&self, mut work: Work<'_>, error: &Failure) -> ScanReport {
@@ -330,14 +361,7 @@ impl<S: ObjectStore> Objects<S> {
         if let Some(report) = work.reported {
             return *report;
         }
-        let failed = || Verdict {
-            status: Status::Failed,
-            signatures: Vec::new(),
-            allowed: Vec::new(),
-            reason: None,
-            detail: Some(error.to_string()),
-        };
-        let judged = work.judged.take().unwrap_or_else(|| Scanned::unread(failed(), work.size, self.pool.current()));
+        let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
         let mut report = work.report(judged.clone());
         // Nothing is moved any more, and a state that is not known for sure is not tagged.
         let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);

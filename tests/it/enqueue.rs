@@ -195,7 +195,7 @@ async fn only_what_is_selected() {
     assert_eq!(aws.depth(&aws.queue).await, (0, 0), "a dry run sends nothing");
 
     let with = ["--trace-id", "case 17", "--custom", r#"{"by": "me"}"#];
-    let job = json!({"bucket": bucket, "key": "none", "trace_id": "case 17", "custom": {"by": "me"}});
+    let job = json!({"bucket": bucket, "key": "none", "if_exists": true, "trace_id": "case 17", "custom": {"by": "me"}});
     let arguments = [&[source.as_str(), "--untagged", "--limit", "1"], &with[..]].concat();
     let (_, stdout, _) = run(&aws, &[&arguments[..], &["--dry-run", "--format", "json"]].concat());
     assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap(), job);
@@ -343,7 +343,7 @@ async fn what_the_queue_refuses_is_sent_again_alone() {
     assert_eq!(code, Some(0), "{stderr}");
     let mut taken = taken.lock().unwrap().clone();
     taken.sort();
-    let body = |n: usize| json!({"schema": "clamgate.job/1", "objects": [{"bucket": bucket, "key": format!("{n:02}")}]});
+    let body = |n: usize| json!({"schema": "clamgate.job/1", "objects": [{"bucket": bucket, "key": format!("{n:02}"), "if_exists": true}]});
     let taken: Vec<Value> = taken.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(taken, (0..25).map(body).collect::<Vec<_>>());
 }

@@ -29,6 +29,8 @@ struct Object {
     #[serde(default)]
     size: Present,
     #[serde(default)]
+    if_exists: Present,
+    #[serde(default)]
     custom: Present,
 }
 
@@ -40,8 +42,8 @@ pub(super) fn parse(body: &str) -> Result<Event, EventError> {
 
 impl Object {
     fn event(self) -> Result<ObjectEvent, EventError> {
-        let Self { bucket, key, version, trace_id, custom_data, etag, size, custom } = self;
-        for (field, Present(is_present)) in [("etag", etag), ("size", size), ("custom", custom)] {
+        let Self { bucket, key, version, trace_id, custom_data, etag, size, if_exists, custom } = self;
+        for (field, Present(is_present)) in [("etag", etag), ("size", size), ("if_exists", if_exists), ("custom", custom)] {
             if is_present {
                 let rule = r#"belongs to a job with "schema": "clamgate.job/1", and bucketAV's jobs have none"#;
                 return Err(EventError::Invalid { field, rule });
@@ -56,6 +58,6 @@ impl Object {
         }
         // A text there, an object here: it keeps its name.
         let custom = custom_data.map(|data| Map::from_iter([("custom_data".to_owned(), Value::String(data))]));
-        ObjectEvent { bucket, key, version_id: version, trace_id, custom, ..ObjectEvent::default() }.checked()
+        ObjectEvent { bucket, key, version_id: version, must_exist: true, trace_id, custom, ..ObjectEvent::default() }.checked()
     }
 }

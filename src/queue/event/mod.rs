@@ -51,6 +51,8 @@ pub struct ObjectEvent {
     pub size: Option<u64>,
     /// Orders the events of one key: greater, compared as hexadecimal numbers, is later.
     pub sequencer: Option<String>,
+    /// Whether somebody named it and wants to hear that it does not exist. An event's object may be gone: there was one.
+    pub must_exist: bool,
     /// What whoever sent the job wants to find in the report. At most [`MOST_TRACE_ID`](super::job::MOST_TRACE_ID) characters,
     /// none of them a control character.
     pub trace_id: Option<String>,

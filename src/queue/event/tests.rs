@@ -152,6 +152,7 @@ fn jobs_of_bucketav() {
     assert_eq!(found[1].trace_id.as_deref(), Some("t"));
     assert_eq!(json!(found[1].custom), json!({"custom_data": "{}"}));
     assert_eq!(found[0].custom, None);
+    assert!(found.iter().all(|object| object.must_exist));
 }
 
 #[test]
@@ -163,15 +164,19 @@ fn a_job_comes_out_as_it_went_in() {
             version_id: Some("v".into()),
             etag: Some("e".into()),
             size: Some(9),
+            if_exists: true,
             trace_id: Some("t".repeat(MOST_TRACE_ID)),
             custom: custom.as_object().cloned(),
             ..JobObject::new("b", "full")
         },
     ]);
     let found = objects(&serde_json::to_string(&job).unwrap());
-    assert_eq!(found[0], ObjectEvent { bucket: "b".into(), key: "plain".into(), ..ObjectEvent::default() });
-    let JobObject { bucket, key, version_id, etag, size, trace_id, custom } = job.objects[1].clone();
-    assert_eq!(found[1], ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, trace_id, custom });
+    assert_eq!(found[0], ObjectEvent { bucket: "b".into(), key: "plain".into(), must_exist: true, ..ObjectEvent::default() });
+    let JobObject { bucket, key, version_id, etag, size, if_exists: _, trace_id, custom } = job.objects[1].clone();
+    assert_eq!(
+        found[1],
+        ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, must_exist: false, trace_id, custom }
+    );
 }
 
 #[test]
