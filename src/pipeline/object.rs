@@ -221,14 +221,16 @@ impl<S: ObjectStore> Objects<S> {
     pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {
         let began = Instant::now();
         let mut is_known = true;
+        let mut looked_up = None;
         match work.event.size {
             Some(size) if work.id.is_pinned() => work.size = size,
             // An event without identity or size: what is there now is what is scanned and acted on.
             _ => match self.store.head(&work.id).await {
                 Ok(info) => {
-                    work.id.etag = info.etag.or(work.id.etag.take());
-                    work.id.version_id = info.version_id.or(work.id.version_id.take());
+                    work.id.etag = info.etag.clone().or(work.id.etag.take());
+                    work.id.version_id = info.version_id.clone().or(work.id.version_id.take());
                     work.size = info.size;
+                    looked_up = Some(info);
                 }
                 // The GET tells why: without a body, HEAD cannot tell a missing bucket from a missing object.
                 Err(S3Error { kind: S3ErrorKind::NoDetails | S3ErrorKind::Gone, .. }) => is_known = false,
@@ -238,7 +240,7 @@ impl<S: ObjectStore> Objects<S> {
         }
         // What is not known is no ground for skipping it.
         if work.mode == Mode::Filter && is_known && !self.filters.is_empty() {
-            match self.skip(work).await {
+            match self.skip(work, looked_up.as_ref()).await {
                 Ok(None) => {}
                 Ok(Some(rule)) => return Ok(Done::Skipped(rule)),
                 Err(Failure::Fetch(FetchError::S3(error)) | Failure::Action(action::ActionError::S3(error)))
@@ -312,9 +314,9 @@ impl<S: ObjectStore> Objects<S> {
     }
 
     /// The rule that skips the object, which is tagged if the rule says so.
-    async fn skip(&self, work: &Work<'_>) -> Result<Option<String>, Failure> {
-        let looked_up = filter::skipping(&self.filters, &work.id, work.size, &self.store).await;
-        let Some(rule) = looked_up.map_err(FetchError::from)? else { return Ok(None) };
+    async fn skip(&self, work: &Work<'_>, info: Option<&ObjectInfo>) -> Result<Option<String>, Failure> {
+        let rule = filter::skipping(&self.filters, &work.id, work.size, info, &self.store).await;
+        let Some(rule) = rule.map_err(FetchError::from)? else { return Ok(None) };
         if rule.tag {
             let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
             self.actions.skip(&object, &rule.name).await?;
