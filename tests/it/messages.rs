@@ -15,8 +15,7 @@ fn record(bucket: &str, key: &str, rest: &str) -> String {
 async fn all_records_of_a_message_are_worked_on() {
     let aws = Aws::new().await;
     // Uploaded to a bucket without notifications, so that this message alone tells of them.
-    let bucket = format!("{}-silent", aws.uploads);
-    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let bucket = aws.silent_bucket().await;
     let mut records = Vec::new();
     for n in 0..25 {
         let body = if n % 5 == 0 { eicar() } else { format!("clean {n}").into_bytes() };
@@ -168,8 +167,7 @@ async fn a_key_with_a_character_that_sqs_refuses_was_not_reported() {
 #[tokio::test]
 async fn a_failure_was_written_over_a_verdict() {
     let aws = Aws::with(Setup { versioned: false, receives: 1 }).await;
-    let bucket = format!("{}-silent", aws.uploads);
-    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let bucket = aws.silent_bucket().await;
     let put = aws.s3.put_object().bucket(&bucket).key("k").body(eicar().into()).tagging("clamgate-status=INFECTED");
     let etag = put.send().await.unwrap().e_tag.unwrap().replace('"', "");
     let _service = Service::start(&aws, &[]).await;
