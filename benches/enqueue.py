@@ -1,9 +1,10 @@
-"""How much memory `clamgate enqueue` takes for more and more objects, whether an interruption leaves a gap, and how two workers share.
+"""How much memory `clamgate enqueue` takes, whether an interruption leaves a gap, and how two workers share.
 
 Fills a bucket of a local AWS, enqueues it at each of the given numbers of objects, and asks the kernel for the
-largest resident set (VmHWM). At the largest number it also interrupts the run in the middle, resumes it, and compares the keys on the queue
-with those in the bucket. Then it enqueues all of them once more for two `clamgate serve`, of which the second is started when the first has
-done a tenth. Exits with 1 when a key is missing or comes twice, when a scan fails, or when a worker gets nothing to do.
+largest resident set (VmHWM). At the largest number it also interrupts the run in the middle, resumes it, and compares
+the keys on the queue with those in the bucket. Then it enqueues all of them once more for two `clamgate serve`, of which
+the second is started when the first has done a tenth. Exits with 1 when a key is missing or comes twice, when a scan
+fails, or when a worker gets nothing to do.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ struct Facts<'a> {
     tags: Vec<(String, String)>,
 }
 
-/// The rule of `filters` that skips the object, if one does. Asks `store` only for what the rules of the object's bucket need and `info`,
-/// what HEAD has told already, does not say.
+/// The rule of `filters` that skips the object, if one does. Asks `store` only for what the rules of the object's bucket need
+/// and `info`, what HEAD has told already, does not say.
 ///
 /// # Errors
 ///

@@ -22,8 +22,8 @@ pub struct Work {
     pub queue_url: String,
     /// `--versions`
     pub versions: bool,
-    /// `--since`, and what the tags have to say. With `--older-than-definitions`, the definitions that were current when the run began
-    /// count to its end: with newer ones, what comes later would be chosen by another rule than what came before.
+    /// `--since`, and what the tags have to say. With `--older-than-definitions`, the definitions that were current when the
+    /// run began count to its end: with newer ones, what comes later would be chosen by another rule than what came before.
     pub selection: Selection,
     /// `--trace-id`
     pub trace_id: Option<String>,

@@ -324,8 +324,8 @@ impl<S: ObjectStore> Objects<S> {
         Ok(Some(rule.name.clone()))
     }
 
-    /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not one that
-    /// was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
+    /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not
+    /// one that was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
     pub(super) async fn tell_missing(&self, work: &Work<'_>, error: S3Error) -> Result<Done, Failure> {
         let may_be_moved = work.delivery.redelivered && self.policy.moves();
         if !work.event.must_exist || error.kind != S3ErrorKind::Gone || may_be_moved {

@@ -53,8 +53,8 @@ pub struct JobObject {
     /// The size in bytes, of that version or ETag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Whether it is all right when the object does not exist any more, as for one that was listed and may be moved meanwhile. Otherwise
-    /// that is reported as `FAILED`.
+    /// Whether it is all right when the object does not exist any more, as for one that was listed and may be moved
+    /// meanwhile. Otherwise that is reported as `FAILED`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub if_exists: bool,
     /// Comes back in the report: at most [`MOST_TRACE_ID`] characters, none of them a control character.

@@ -333,7 +333,8 @@ async fn what_the_queue_refuses_is_sent_again_alone() {
     assert_eq!(code, Some(0), "{stderr}");
     let mut taken = taken.lock().unwrap().clone();
     taken.sort();
-    let body = |n: usize| json!({"schema": "clamgate.job/1", "objects": [{"bucket": bucket, "key": format!("{n:02}"), "if_exists": true}]});
+    let object = |n: usize| json!({"bucket": bucket, "key": format!("{n:02}"), "if_exists": true});
+    let body = |n: usize| json!({"schema": "clamgate.job/1", "objects": [object(n)]});
     let taken: Vec<Value> = taken.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(taken, (0..25).map(body).collect::<Vec<_>>());
 }
