@@ -1,8 +1,10 @@
-"""How much memory `clamgate enqueue` takes for more and more objects, and whether an interruption leaves a gap.
+"""How much memory `clamgate enqueue` takes, whether an interruption leaves a gap, and how two workers share.
 
 Fills a bucket of a local AWS, enqueues it at each of the given numbers of objects, and asks the kernel for the
-largest resident set (VmHWM). At the largest number it also interrupts the run in the middle, resumes it, and compares the keys on the queue with those
-in the bucket. Exits with 1 when a key is missing or comes twice.
+largest resident set (VmHWM). At the largest number it also interrupts the run in the middle, resumes it, and compares
+the keys on the queue with those in the bucket. Then it enqueues all of them once more for two `clamgate serve`, of which
+the second is started when the first has done a tenth. Exits with 1 when a key is missing or comes twice, when a scan
+fails, or when a worker gets nothing to do.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo"))
-from local_aws import LocalAws, create_queues, queue_depth  # noqa: E402
+from local_aws import LocalAws, Queues, create_queues, queue_depth, stop  # noqa: E402
 
 BUCKET = "existing"
 PREFIX = "incoming/2026/11/21/"
 THREADS = 8
+WORKER_GRACE_SECONDS = 60
+# Nothing has been done for so long: the rest will not be done either.
+PATIENCE_SECONDS = 120
 
 
 @dataclass
@@ -61,11 +66,56 @@ class Enqueue:
 
     def look(self) -> None:
         """Note the largest resident set until now."""
-        try:
-            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        except OSError:  # it has just ended
-            return
-        self.peak_kib = max([self.peak_kib, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))])
+        self.peak_kib = max(self.peak_kib, peak_kib(self.process.pid))
+
+
+def peak_kib(pid: int) -> int:
+    """The largest resident set of a process until now; 0 when it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return max((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), default=0)
+
+
+class Worker:
+    """`clamgate serve` on the queue, as a child process. It leaves the objects where they are."""
+
+    def __init__(self, clamgate: Path, aws: LocalAws, queue: str, definitions: Path, scratch: Path) -> None:
+        scratch.mkdir()
+        self.log = scratch / "log"
+        environment = aws.environment() | {
+            "CLAMGATE_QUEUE__URL": queue,
+            "CLAMGATE_QUEUE__WAIT_SECS": "1",
+            "CLAMGATE_DEFINITIONS__DIR": str(definitions),
+            "CLAMGATE_DEFINITIONS__POLL_SECS": "0",
+            "CLAMGATE_SCAN__SCRATCH_DIR": str(scratch),
+            "CLAMGATE_LOG__FORMAT": "json",
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([clamgate, "serve"], env=environment, stderr=log, start_new_session=True)
+
+    def stop(self) -> float:
+        """End it; its largest resident set in MiB."""
+        peak = peak_kib(self.process.pid) / 1024
+        code = stop(self.process, WORKER_GRACE_SECONDS)
+        if code != 0:
+            raise RuntimeError(f"a worker ended with {code}:\n{self.log.read_text()[-2000:]}")
+        return peak
+
+    def scanned(self) -> tuple[Counter[str], int]:
+        """How often it scanned each key, and how many other verdicts than CLEAN and failed attempts there were."""
+        keys: Counter[str] = Counter()
+        failures = 0
+        with self.log.open() as lines:
+            for line in lines:
+                entry = json.loads(line)
+                if entry["message"] == "object scanned":
+                    keys[entry["key"]] += 1
+                    failures += entry["status"] != "CLEAN"
+                else:
+                    failures += entry["level"] in ("WARN", "ERROR")
+        return keys, failures
 
 
 def in_threads(aws: LocalAws, service: str, work: Callable[[Any, Any], None], items: Iterable[Any]) -> None:
@@ -121,6 +171,46 @@ def interrupted(clamgate: Path, aws: LocalAws, queue: str, objects: int, scratch
     return [first.wait(), Enqueue(clamgate, aws, queue, *options).wait()], take_all(aws, queue, objects)
 
 
+def drain(aws: LocalAws, queue: str, until: int) -> None:
+    """Wait until so few messages are left."""
+    sqs = aws.client("sqs")
+    least, since = sys.maxsize, time.monotonic()
+    while (depth := queue_depth(sqs, queue)) > until:
+        if depth < least:
+            least, since = depth, time.monotonic()
+        if time.monotonic() - since > PATIENCE_SECONDS:
+            raise RuntimeError(f"{depth} messages are left, and nothing happens")
+        time.sleep(0.05)
+
+
+def shared(clamgate: Path, aws: LocalAws, queues: Queues, expected: Counter[str], definitions: Path, scratch: Path) -> bool:
+    """Have two workers empty the queue, the second one from when a tenth is done; whether each object was scanned once."""
+    objects = expected.total()
+    workers = [Worker(clamgate, aws, queues.uploads, definitions, scratch / "first")]
+    try:
+        began = time.monotonic()
+        drain(aws, queues.uploads, objects - objects // 10)
+        workers.append(Worker(clamgate, aws, queues.uploads, definitions, scratch / "second"))
+        drain(aws, queues.uploads, 0)
+        seconds = time.monotonic() - began
+        peaks = [worker.stop() for worker in workers]
+    finally:
+        for worker in workers:
+            stop(worker.process, WORKER_GRACE_SECONDS)
+    keys: Counter[str] = Counter()
+    failed, shares = 0, []
+    for name, worker, peak in zip(("first worker", "second worker"), workers, peaks, strict=True):
+        scanned, failures = worker.scanned()
+        print(f"{name:<24} {peak:6.1f} MiB {scanned.total():8} objects, {failures} failures")
+        shares.append(scanned.total())
+        keys += scanned
+        failed += failures
+    left = queue_depth(aws.client("sqs"), queues.uploads) + queue_depth(aws.client("sqs"), queues.dead_letters)
+    missing, twice = len(expected - keys), len(keys - expected)
+    print(f"drained in {seconds:.1f} s: {missing} objects missing, {twice} twice, {failed} failed, {left} messages left")
+    return keys == expected and failed == 0 and left == 0 and min(shares) > 0
+
+
 def show(label: str, run: Run) -> None:
     print(f"{label:<24} {run.peak_mib:6.1f} MiB {run.seconds:8.1f} s   exit {run.code}   {run.summary}", flush=True)
 
@@ -129,6 +219,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clamgate", type=Path, required=True, help="the program")
     parser.add_argument("--objects", type=int, nargs="+", default=[5_000, 50_000], help="how many objects, ascending")
+    definitions = Path(__file__).resolve().parent.parent / "tests/data/signatures"
+    parser.add_argument("--definitions", type=Path, default=definitions, help="the workers' database directory")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as directory:
@@ -136,7 +228,8 @@ def main() -> int:
         aws = LocalAws(scratch)
         try:
             aws.wait_until_ready()
-            queue = create_queues(aws.client("sqs")).uploads
+            queues = create_queues(aws.client("sqs"))
+            queue = queues.uploads
             aws.client("s3").create_bucket(Bucket=BUCKET)
             there, wrong = 0, 0
             for objects in arguments.objects:
@@ -151,6 +244,8 @@ def main() -> int:
             show("resumed", second)
             wrong += (first.code, second.code) != (2, 0) or keys != expected
             print(f"{len(expected - keys)} keys missing, {len(keys - expected)} twice")
+            wrong += Enqueue(arguments.clamgate, aws, queue).wait().code != 0
+            wrong += not shared(arguments.clamgate, aws, queues, expected, arguments.definitions, scratch)
             return 1 if wrong else 0
         finally:
             aws.stop()

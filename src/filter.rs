@@ -10,11 +10,12 @@ use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 struct Facts<'a> {
     key: &'a str,
     size: u64,
-    content_type: Cow<'a, str>,
+    content_type: &'a str,
     tags: Vec<(String, String)>,
 }
 
-/// The rule of `filters` that skips the object, if one does. Asks `store` only for what the rules of the object's bucket need.
+/// The rule of `filters` that skips the object, if one does. Asks `store` only for what the rules of the object's bucket need
+/// and `info`, what HEAD has told already, does not say.
 ///
 /// # Errors
 ///
@@ -23,6 +24,7 @@ pub async fn skipping<'rules, S: ObjectStore>(
     filters: &'rules [FilterConfig],
     id: &ObjectId,
     size: u64,
+    info: Option<&ObjectInfo>,
     store: &S,
 ) -> Result<Option<&'rules FilterConfig>, S3Error> {
     let rules: Vec<_> = filters.iter().filter(|rule| rule.bucket.as_ref().is_none_or(|bucket| *bucket == id.bucket)).collect();
@@ -34,15 +36,19 @@ pub async fn skipping<'rules, S: ObjectStore>(
             _ => {}
         });
     }
-    let info = match if content_type { store.head(id).await } else { Ok(ObjectInfo::default()) } {
-        // Only its owner has the key (SSE-C): what is not known is no ground for skipping it.
-        Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => return Ok(None),
-        info => info?,
+    let info = match info {
+        Some(info) => Cow::Borrowed(info),
+        None if content_type => match store.head(id).await {
+            // Only its owner has the key (SSE-C): what is not known is no ground for skipping it.
+            Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => return Ok(None),
+            info => Cow::Owned(info?),
+        },
+        None => Cow::Owned(ObjectInfo::default()),
     };
     let facts = Facts {
         key: &id.key,
         size,
-        content_type: info.content_type.as_deref().unwrap_or_default().into(),
+        content_type: info.content_type.as_deref().unwrap_or_default(),
         tags: if tags { store.tags(id).await? } else { Vec::new() },
     };
     Ok(rules.into_iter().find(|rule| {
@@ -60,7 +66,7 @@ fn holds(condition: &Condition, facts: &Facts<'_>) -> bool {
         Condition::Suffix(suffix) => facts.key.ends_with(suffix),
         Condition::MinBytes(bytes) => facts.size >= *bytes,
         Condition::MaxBytes(bytes) => facts.size <= *bytes,
-        Condition::ContentType(wanted) => is_type(&facts.content_type, wanted),
+        Condition::ContentType(wanted) => is_type(facts.content_type, wanted),
         Condition::Tag { key, value } => {
             facts.tags.iter().any(|(name, found)| name == key && value.as_ref().is_none_or(|value| value == found))
         }
@@ -86,7 +92,7 @@ mod tests {
         let facts = Facts {
             key: "in/a.PDF",
             size: 100,
-            content_type: "Image/PNG; q=1".into(),
+            content_type: "Image/PNG; q=1",
             tags: vec![("team".to_owned(), "a".to_owned())],
         };
         for (text, expected) in [

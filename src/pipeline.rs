@@ -3,6 +3,7 @@
 //! A message is acknowledged only after every record in it has been acted on and reported.
 
 mod object;
+mod tell;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -64,10 +65,15 @@ impl<S: ObjectStore> Pipeline<S> {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
         let step_aside = || slot.step_aside();
         let mut work = Work::new(&event, delivery, Mode::Filter).on_wait(&step_aside);
-        match self.objects.carry_on(&mut work).await {
+        let mut done = self.objects.carry_on(&mut work).await;
+        if let Ok(Done::Gone(error)) = done {
+            events::object_gone(&work.id, &error, event.must_exist);
+            done = self.objects.tell_missing(&work, error).await;
+        }
+        match done {
             Ok(Done::Reported(report)) => events::object_scanned("queue", &work.id, &report),
             Ok(Done::Skipped(rule)) => events::object_skipped(&work.id, &rule),
-            Ok(Done::Gone(error)) => events::object_gone(&work.id, &error),
+            Ok(Done::Gone(_)) => {}
             Err(error) => {
                 if error.is_trouble() {
                     (self.on_trouble)();

@@ -24,7 +24,8 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
                     assert_eq!(again, Event::Objects(expected));
                 }
             };
-            let plain = |object: &ObjectEvent| ObjectEvent { trace_id: None, custom: None, ..object.clone() };
+            let plain =
+                |object: &ObjectEvent| ObjectEvent { must_exist: false, trace_id: None, custom: None, ..object.clone() };
             let notification = notification(&objects);
             same(&notification, objects.iter().map(plain).collect());
             same(&enveloped(&notification), objects.iter().map(plain).collect());
@@ -42,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
 });
 
 fn check(object: &ObjectEvent, body: &str) {
-    let ObjectEvent { bucket, key, version_id, etag, size: _, sequencer, trace_id, custom: _ } = object;
+    let ObjectEvent { bucket, key, version_id, etag, size: _, sequencer, must_exist: _, trace_id, custom: _ } = object;
     assert!(!bucket.is_empty() && !key.is_empty(), "no object is named: {object:?}");
     // S3's bound of 1,024 bytes is left to S3. The bound here is that decoding never makes anything longer.
     assert!(bucket.len() + key.len() <= body.len(), "longer than the message: {object:?}");
@@ -62,8 +63,8 @@ fn fits_a_job(object: &ObjectEvent) -> bool {
 
 fn job(objects: &[ObjectEvent]) -> String {
     let object = |object: &ObjectEvent| {
-        let ObjectEvent { bucket, key, version_id, etag, size, sequencer: _, trace_id, custom } = object.clone();
-        JobObject { bucket, key, version_id, etag, size, trace_id, custom }
+        let ObjectEvent { bucket, key, version_id, etag, size, sequencer: _, must_exist, trace_id, custom } = object.clone();
+        JobObject { bucket, key, version_id, etag, size, if_exists: !must_exist, trace_id, custom }
     };
     serde_json::to_string(&Job::new(objects.iter().map(object).collect())).unwrap()
 }

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// How much of the fingerprint a tag holds: enough to tell two sets of definitions apart.
 const DIGITS: usize = 16;
 
 /// Definitions, as a tag says them: the version of the daily database and the beginning of the fingerprint, `27500 9f86d081884c7d65`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ScannedWith {
     version: u32,
     fingerprint: String,
@@ -41,11 +44,27 @@ impl fmt::Display for ScannedWith {
 }
 
 impl FromStr for ScannedWith {
-    type Err = ();
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (version, fingerprint) = text.split_once(' ').ok_or(())?;
-        Ok(Self { version: version.parse().map_err(|_| ())?, fingerprint: fingerprint.to_owned() })
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once(' ').and_then(|(version, fingerprint)| Some((version.parse().ok()?, fingerprint)));
+        let (version, fingerprint) =
+            parts.ok_or("definitions are a version and a fingerprint, as in 27500 9f86d081884c7d65")?;
+        Ok(Self { version, fingerprint: fingerprint.to_owned() })
+    }
+}
+
+impl TryFrom<String> for ScannedWith {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ScannedWith> for String {
+    fn from(with: ScannedWith) -> Self {
+        with.to_string()
     }
 }
 

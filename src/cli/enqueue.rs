@@ -110,38 +110,50 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     if queue_url.ends_with(".fifo") {
         return usage(&format!("{queue_url}: a standard queue is needed, a FIFO queue would order what needs no order"));
     }
-    let state = match open_state(arguments, queue_url) {
+    let selection = match selection(config, arguments) {
+        Ok(selection) => selection,
+        Err(error) => return failed(&error),
+    };
+    let state = match open_state(arguments, queue_url, &selection) {
         Ok(state) => state,
         Err(error) => return usage(&error),
     };
+    let request = request(arguments, selection, state.as_ref());
+    // S3 would list nothing after a key behind the prefix, and everything after one before it.
+    if let Some(key) = request.start_after.as_ref().filter(|key| !key.starts_with(&request.source.prefix)) {
+        return usage(&format!("{} is not in {}: give a key below it to go on after", quoted(key), request.source));
+    }
     warn(config, arguments);
-    let done = tag_rule(config, arguments).and_then(|tags| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        runtime.block_on(enqueue(request(config, arguments, tags, state.as_ref()), arguments, queue_url, state))
-    });
-    match done {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start");
+    match runtime.and_then(|runtime| runtime.block_on(enqueue(request, arguments, queue_url, state))) {
         Ok(true) => ExitCode::from(OK),
         Ok(false) => ExitCode::from(FAILED),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(FAILED)
-        }
+        Err(error) => failed(&error),
     }
 }
 
-fn open_state(arguments: &Arguments, queue_url: &str) -> Result<Option<StateFile>, StateError> {
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(FAILED)
+}
+
+fn open_state(arguments: &Arguments, queue_url: &str, selection: &Selection) -> Result<Option<StateFile>, StateError> {
     let Some(path) = &arguments.state else { return Ok(None) };
     let work = Work {
         source: arguments.source.to_string(),
         queue_url: queue_url.to_owned(),
         versions: arguments.versions,
-        older_than_definitions: arguments.older_than_definitions,
-        untagged: arguments.untagged,
-        since: arguments.since.map(OffsetDateTime::unix_timestamp),
+        selection: selection.clone(),
         trace_id: arguments.trace_id.clone(),
         custom: arguments.custom.clone().map(|custom| custom.0),
     };
-    StateFile::open(path, work).map(Some)
+    let state = StateFile::open(path, work)?;
+    if let (TagRule::OlderThan(then), TagRule::OlderThan(now)) = (&state.selection().tags, &selection.tags)
+        && then != now
+    {
+        eprintln!("going on with what is older than {then}, as this run began; then run it again for {now}");
+    }
+    Ok(Some(state))
 }
 
 /// What is allowed, but hardly meant.
@@ -155,23 +167,26 @@ fn warn(config: &Config, arguments: &Arguments) {
     }
 }
 
-fn tag_rule(config: &Config, arguments: &Arguments) -> Result<TagRule> {
-    if !arguments.older_than_definitions {
-        return Ok(if arguments.untagged { TagRule::Untagged } else { TagRule::Any });
-    }
+fn selection(config: &Config, arguments: &Arguments) -> Result<Selection> {
     let current = || {
         let snapshot = Snapshot::take(&config.definitions.dir)?;
         Ok::<_, LoadError>(ScannedWith::new(snapshot.version()?, &snapshot.fingerprint()?))
     };
-    Ok(TagRule::OlderThan(current().context("cannot tell which definitions are current")?))
+    let tags = if arguments.older_than_definitions {
+        TagRule::OlderThan(current().context("cannot tell which definitions are current")?)
+    } else if arguments.untagged {
+        TagRule::Untagged
+    } else {
+        TagRule::Any
+    };
+    Ok(Selection { since: arguments.since, tags, tag_prefix: config.actions.tag_prefix.clone() })
 }
 
-fn request(config: &Config, arguments: &Arguments, tags: TagRule, state: Option<&StateFile>) -> Request {
+fn request(arguments: &Arguments, selection: Selection, state: Option<&StateFile>) -> Request {
     Request {
         source: arguments.source.clone(),
         versions: arguments.versions,
-        selection: Selection { since: arguments.since, tags },
-        tag_prefix: config.actions.tag_prefix.clone(),
+        selection: state.map_or(selection, |state| state.selection().clone()),
         start_after: state.and_then(StateFile::start_after).map(str::to_owned).or_else(|| arguments.start_after.clone()),
         limit: arguments.limit,
         rate: arguments.rate,

@@ -54,6 +54,12 @@ impl Default for ActionsConfig {
 }
 
 impl ActionsConfig {
+    /// Whether any object is moved: its original is not there any more after that.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.promote_to.is_some() || self.quarantine_to.is_some()
+    }
+
     /// What cannot work, one sentence each, with the field's name.
     pub(super) fn problems(&self) -> Vec<&'static str> {
         let mut problems = Vec::new();

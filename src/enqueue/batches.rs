@@ -136,8 +136,7 @@ mod tests {
         Request {
             source: "s3://b/".parse().unwrap(),
             versions,
-            selection: Selection { since: None, tags: TagRule::Any },
-            tag_prefix: String::new(),
+            selection: Selection { since: None, tags: TagRule::Any, tag_prefix: String::new() },
             start_after: Some("before".to_owned()),
             limit,
             rate: None,

@@ -45,8 +45,6 @@ pub struct Request {
     pub versions: bool,
     /// Which objects.
     pub selection: Selection,
-    /// What the names of the verdict's tags begin with.
-    pub tag_prefix: String,
     /// Go on after this key.
     pub start_after: Option<String>,
     /// End when so many objects have been enqueued, and the versions of the last key are complete.
@@ -219,7 +217,7 @@ async fn decide(client: &Client, request: &Request, listed: &Listed) -> Result<D
     if request.selection.needs_tags() {
         let id = ObjectId { bucket: bucket.clone(), key: listed.key.clone(), version_id: version_id.clone(), etag: None };
         match s3::tags(client, &id).await {
-            Ok(tags) if request.selection.by_tags(&tags, &request.tag_prefix) => {}
+            Ok(tags) if request.selection.by_tags(&tags) => {}
             Ok(_) => return Ok(Decision::Skip),
             Err(S3Error { kind: S3ErrorKind::Gone, .. }) => return Ok(Decision::Gone),
             Err(error) => return Err(error.into()),
@@ -232,6 +230,7 @@ async fn decide(client: &Client, request: &Request, listed: &Listed) -> Result<D
         version_id,
         etag,
         size,
+        if_exists: true,
         trace_id: request.trace_id.clone(),
         custom: request.custom.clone(),
         ..JobObject::new(bucket, &listed.key)

@@ -1,20 +1,26 @@
 //! Which objects are enqueued. Pure: nothing here talks to S3.
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::action::{ScannedWith, Tags};
 
 /// Which objects are enqueued: those that meet every rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Selection {
     /// Last modified then or later.
+    #[serde(with = "time::serde::rfc3339::option")]
     pub since: Option<OffsetDateTime>,
     /// What their tags say.
     pub tags: TagRule,
+    /// What the names of a verdict's tags begin with.
+    pub tag_prefix: String,
 }
 
 /// What an object's tags say about its last scan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TagRule {
     /// Anything: they are not looked at.
     Any,
@@ -37,8 +43,9 @@ impl Selection {
         self.tags != TagRule::Any
     }
 
-    /// Whether the tags are right; the names of those of a verdict begin with `prefix`.
-    pub(super) fn by_tags(&self, tags: &Tags, prefix: &str) -> bool {
+    /// Whether the tags are right.
+    pub(super) fn by_tags(&self, tags: &Tags) -> bool {
+        let prefix = &self.tag_prefix;
         let value = |name: &str| tags.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
         // Neither of these two says that the object was scanned.
         let is_tagged = value(&format!("{prefix}status")).is_some_and(|status| !matches!(status, "SKIPPED" | "FAILED"));
@@ -61,7 +68,7 @@ mod tests {
 
     #[test]
     fn age() {
-        let since = |since| Selection { since, tags: TagRule::Any };
+        let since = |since| Selection { since, tags: TagRule::Any, tag_prefix: String::new() };
         let noon = datetime!(2026-11-21 12:00 UTC);
         assert!(since(None).by_age(Some(noon)));
         assert!(since(Some(noon)).by_age(Some(noon)));
@@ -89,7 +96,7 @@ mod tests {
             (vec![("p-definitions", "27500 0123456789abcdef")], [true, true, true]),
         ] {
             let tags: Tags = tags.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-            let found = rules.clone().map(|rule| Selection { since: None, tags: rule }.by_tags(&tags, "p-"));
+            let found = rules.clone().map(|rule| Selection { since: None, tags: rule, tag_prefix: "p-".into() }.by_tags(&tags));
             assert_eq!(found, expected, "{tags:?}");
         }
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::{Selection, TagRule};
+
 /// More than any of our files has: 8 KiB of custom data, escaped, and a key.
 const MOST_BYTES: u64 = 256 * 1024;
 
@@ -20,16 +22,24 @@ pub struct Work {
     pub queue_url: String,
     /// `--versions`
     pub versions: bool,
-    /// `--older-than-definitions`
-    pub older_than_definitions: bool,
-    /// `--untagged`
-    pub untagged: bool,
-    /// `--since`, in seconds since 1970.
-    pub since: Option<i64>,
+    /// `--since`, and what the tags have to say. With `--older-than-definitions`, the definitions that were current when the
+    /// run began count to its end: with newer ones, what comes later would be chosen by another rule than what came before.
+    pub selection: Selection,
     /// `--trace-id`
     pub trace_id: Option<String>,
     /// `--custom`
     pub custom: Option<Map<String, Value>>,
+}
+
+impl Work {
+    /// Whether going on with this is what `asked` wants. The definitions need not be those that are current now.
+    fn is(&self, asked: &Self) -> bool {
+        let mut asked = asked.clone();
+        if let (TagRule::OlderThan(then), TagRule::OlderThan(now)) = (&self.selection.tags, &mut asked.selection.tags) {
+            now.clone_from(then);
+        }
+        *self == asked
+    }
 }
 
 /// What is in the file.
@@ -85,13 +95,13 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Reads the file, if there is one.
+    /// Reads the file, if there is one. Its [`selection`](Self::selection) is what counts then.
     ///
     /// # Errors
     ///
     /// [`StateError`]; [`StateError::Other`] if it belongs to other work.
     pub fn open(path: &Path, work: Work) -> Result<Self, StateError> {
-        let mut state = State { schema: Schema::V1, work, start_after: None };
+        let state = State { schema: Schema::V1, work, start_after: None };
         let io = |error| StateError::Io { path: path.to_owned(), error };
         let mut text = String::new();
         match File::open(path) {
@@ -100,12 +110,17 @@ impl StateFile {
             Err(error) => return Err(io(error)),
         };
         let found: State = serde_json::from_str(&text).map_err(|error| StateError::Shape { path: path.to_owned(), error })?;
-        if found.work != state.work {
+        if !found.work.is(&state.work) {
             let theirs = serde_json::to_string(&found.work).unwrap_or_default();
             return Err(StateError::Other { path: path.to_owned(), theirs });
         }
-        state.start_after = found.start_after;
-        Ok(Self { path: path.to_owned(), state })
+        Ok(Self { path: path.to_owned(), state: found })
+    }
+
+    /// Which objects this run has chosen from its beginning.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.state.work.selection
     }
 
     /// The key up to which everything has been sent, if the file says so.
@@ -145,16 +160,21 @@ impl StateFile {
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
+    use crate::action::ScannedWith;
 
     fn work(source: &str) -> Work {
         Work {
             source: source.to_owned(),
             queue_url: "http://q/".to_owned(),
             versions: false,
-            older_than_definitions: false,
-            untagged: true,
-            since: Some(1),
+            selection: Selection {
+                since: Some(datetime!(2026-11-21 12:00 UTC)),
+                tags: TagRule::Untagged,
+                tag_prefix: "clamgate-".to_owned(),
+            },
             trace_id: None,
             custom: Some(Map::from_iter([("a".to_owned(), Value::Null)])),
         }
@@ -171,11 +191,43 @@ mod tests {
             file.save(Some(key)).unwrap();
             assert_eq!(StateFile::open(&path, work("s3://b/")).unwrap().start_after(), Some(key));
         }
-        let error = StateFile::open(&path, work("s3://b/other/")).unwrap_err();
-        assert!(matches!(error, StateError::Other { .. }), "{error}");
+        let other = |change: fn(&mut Work)| {
+            let mut other = work("s3://b/");
+            change(&mut other);
+            other
+        };
+        for other in [
+            work("s3://b/other/"),
+            other(|work| work.versions = true),
+            other(|work| work.selection.since = None),
+            other(|work| work.selection.tags = TagRule::Any),
+            other(|work| work.selection.tags = TagRule::OlderThan(ScannedWith::new(1, "f"))),
+            // What counts as a verdict's tag: objects before and after the interruption would be chosen by different ones.
+            other(|work| work.selection.tag_prefix = "other-".to_owned()),
+            other(|work| work.custom = None),
+        ] {
+            let error = StateFile::open(&path, other).unwrap_err();
+            assert!(matches!(error, StateError::Other { .. }), "{error}");
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
         file.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    /// After an update, the rest of the objects was chosen by other definitions than those before.
+    #[test]
+    fn the_definitions_that_a_run_began_with_count_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let older_than = |version| {
+            let selection = Selection { tags: TagRule::OlderThan(ScannedWith::new(version, "0123")), ..work("").selection };
+            Work { selection, ..work("s3://b/") }
+        };
+        StateFile::open(&path, older_than(27500)).unwrap().save(Some("k")).unwrap();
+        let mut resumed = StateFile::open(&path, older_than(27501)).unwrap();
+        assert_eq!(resumed.selection(), &older_than(27500).selection);
+        resumed.save(Some("l")).unwrap();
+        assert_eq!(StateFile::open(&path, older_than(27502)).unwrap().selection(), &older_than(27500).selection);
     }
 
     #[test]

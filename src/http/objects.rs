@@ -136,11 +136,9 @@ pub(super) async fn scan(State(api): State<Arc<Api>>, request: Request) -> Resul
         bucket: order.bucket,
         key: order.key,
         version_id: order.version_id,
-        etag: None,
-        size: None,
-        sequencer: None,
         trace_id: order.trace_id,
         custom: order.custom,
+        ..ObjectEvent::default()
     };
     let job = Job { objects, event, mode: if order.act { Mode::Act } else { Mode::Look }, scanning };
     if order.wait && !order.act && callback.is_none() {

@@ -1,6 +1,7 @@
 //! The objects of a bucket, or all of their versions, page by page.
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{EncodingType, Object, ObjectVersion};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
@@ -50,15 +51,16 @@ pub fn list<'a>(
     versions: bool,
     start_after: Option<String>,
 ) -> impl Stream<Item = Result<Listed, S3Error>> + 'a {
-    let first = if versions {
-        Next::Versions { key: start_after, version_id: None }
+    let (operation, first) = if versions {
+        ("ListObjectVersions", Next::Versions { key: start_after, version_id: None })
     } else {
-        Next::Objects { start_after, token: None }
+        ("ListObjectsV2", Next::Objects { start_after, token: None })
     };
+    let listing = Listing { client, source, operation };
     let pages = stream::try_unfold(first, move |next| async move {
         Ok::<_, S3Error>(match next {
-            Next::Objects { start_after, token } => Some(page_of_objects(client, source, start_after, token).await?),
-            Next::Versions { key, version_id } => Some(page_of_versions(client, source, key, version_id).await?),
+            Next::Objects { start_after, token } => Some(listing.objects(start_after, token).await?),
+            Next::Versions { key, version_id } => Some(listing.versions(key, version_id).await?),
             Next::End => None,
         })
     });
@@ -67,106 +69,84 @@ pub fn list<'a>(
 
 type Page = (Vec<Listed>, Next);
 
-async fn page_of_objects(
-    client: &Client,
-    source: &Location,
-    start_after: Option<String>,
-    token: Option<String>,
-) -> Result<Page, S3Error> {
-    let operation = "ListObjectsV2";
-    let output = client
-        .list_objects_v2()
-        .bucket(&source.bucket)
-        .prefix(&source.prefix)
+/// What is listed, and by which of S3's operations.
+#[derive(Clone, Copy)]
+struct Listing<'a> {
+    client: &'a Client,
+    source: &'a Location,
+    operation: &'static str,
+}
+
+/// An entry of a list: an `Object` and an `ObjectVersion` say the same in two types.
+macro_rules! listed {
+    ($entry:ident, $key:expr, $which:expr) => {
+        Listed {
+            key: $key,
+            which: $which,
+            etag: $entry.e_tag().map(|etag| etag.trim_matches('"').to_owned()),
+            size: $entry.size().and_then(|size| u64::try_from(size).ok()),
+            last_modified: $entry.last_modified().and_then(time_of),
+        }
+    };
+}
+
+// XML cannot hold every character that a key can: both operations are asked for encoded keys.
+impl Listing<'_> {
+    async fn objects(self, start_after: Option<String>, token: Option<String>) -> Result<Page, S3Error> {
+        let request = self.client.list_objects_v2().bucket(&self.source.bucket).prefix(&self.source.prefix);
         // A page follows on its token alone.
-        .set_start_after(start_after.filter(|_| token.is_none()))
-        .set_continuation_token(token)
-        // XML cannot hold every character that a key can.
-        .encoding_type(EncodingType::Url)
-        .send()
-        .await
-        .map_err(|error| S3Error::new(operation, &source.bucket, &source.prefix, &error))?;
-    let encoded = output.encoding_type() == Some(&EncodingType::Url);
-    let listed = |object: &Object| {
-        Ok(Listed {
-            key: decoded(operation, source, object.key(), encoded)?,
-            which: Which::Latest,
-            etag: unquoted(object.e_tag()),
-            size: object.size().and_then(|size| u64::try_from(size).ok()),
-            last_modified: object.last_modified().and_then(time_of),
-        })
-    };
-    let page = output.contents().iter().map(listed).collect::<Result<_, _>>()?;
-    let next = match (output.is_truncated(), output.next_continuation_token) {
-        (Some(true), None) => return Err(broken(operation, source, "more is to follow, but it is not said where")),
-        (Some(true), token) => Next::Objects { start_after: None, token },
-        _ => Next::End,
-    };
-    Ok((page, next))
-}
-
-async fn page_of_versions(
-    client: &Client,
-    source: &Location,
-    key: Option<String>,
-    version_id: Option<String>,
-) -> Result<Page, S3Error> {
-    let operation = "ListObjectVersions";
-    let output = client
-        .list_object_versions()
-        .bucket(&source.bucket)
-        .prefix(&source.prefix)
-        .set_key_marker(key)
-        .set_version_id_marker(version_id)
-        .encoding_type(EncodingType::Url)
-        .send()
-        .await
-        .map_err(|error| S3Error::new(operation, &source.bucket, &source.prefix, &error))?;
-    let encoded = output.encoding_type() == Some(&EncodingType::Url);
-    let listed = |version: &ObjectVersion| {
-        let which = match version.version_id() {
-            Some(id) if id != NULL_VERSION => Which::Version(id.to_owned()),
-            _ if version.is_latest() == Some(true) => Which::Latest,
-            _ => Which::Unpinned,
+        let request = request.set_start_after(start_after.filter(|_| token.is_none())).set_continuation_token(token);
+        let output = request.encoding_type(EncodingType::Url).send().await.map_err(|error| self.failed(&error))?;
+        let encoding = output.encoding_type();
+        let listed = |object: &Object| Ok(listed!(object, self.key(object.key(), encoding)?, Which::Latest));
+        let page = output.contents().iter().map(listed).collect::<Result<_, _>>()?;
+        let next = match (output.is_truncated(), output.next_continuation_token) {
+            (Some(true), None) => return Err(self.broken("more is to follow, but it is not said where")),
+            (Some(true), token) => Next::Objects { start_after: None, token },
+            _ => Next::End,
         };
-        Ok(Listed {
-            key: decoded(operation, source, version.key(), encoded)?,
-            which,
-            etag: unquoted(version.e_tag()),
-            size: version.size().and_then(|size| u64::try_from(size).ok()),
-            last_modified: version.last_modified().and_then(time_of),
-        })
-    };
-    // Delete markers come in a list of their own.
-    let page = output.versions().iter().map(listed).collect::<Result<_, _>>()?;
-    let next = match output.is_truncated() {
-        Some(true) => Next::Versions {
-            key: Some(decoded(operation, source, output.next_key_marker(), encoded)?),
-            version_id: output.next_version_id_marker,
-        },
-        _ => Next::End,
-    };
-    Ok((page, next))
-}
-
-fn decoded(operation: &'static str, source: &Location, key: Option<&str>, encoded: bool) -> Result<String, S3Error> {
-    let key = key.ok_or_else(|| broken(operation, source, "an entry without a key"))?;
-    if !encoded {
-        return Ok(key.to_owned());
+        Ok((page, next))
     }
-    key::decode(key).ok_or_else(|| broken(operation, source, "a key that does not decode to UTF-8"))
-}
 
-fn broken(operation: &'static str, source: &Location, message: &str) -> S3Error {
-    S3Error {
-        operation,
-        bucket: source.bucket.clone(),
-        key: source.prefix.clone(),
-        kind: S3ErrorKind::Permanent,
-        message: message.to_owned(),
+    async fn versions(self, key: Option<String>, version_id: Option<String>) -> Result<Page, S3Error> {
+        let request = self.client.list_object_versions().bucket(&self.source.bucket).prefix(&self.source.prefix);
+        let request = request.set_key_marker(key).set_version_id_marker(version_id);
+        let output = request.encoding_type(EncodingType::Url).send().await.map_err(|error| self.failed(&error))?;
+        let encoding = output.encoding_type();
+        let listed = |version: &ObjectVersion| {
+            let which = match version.version_id() {
+                Some(id) if id != NULL_VERSION => Which::Version(id.to_owned()),
+                _ if version.is_latest() == Some(true) => Which::Latest,
+                _ => Which::Unpinned,
+            };
+            Ok(listed!(version, self.key(version.key(), encoding)?, which))
+        };
+        // Delete markers come in a list of their own.
+        let page = output.versions().iter().map(listed).collect::<Result<_, _>>()?;
+        let next = match output.is_truncated() {
+            Some(true) => Next::Versions {
+                key: Some(self.key(output.next_key_marker(), encoding)?),
+                version_id: output.next_version_id_marker.clone(),
+            },
+            _ => Next::End,
+        };
+        Ok((page, next))
     }
-}
 
-fn unquoted(etag: Option<&str>) -> Option<String> {
-    etag.map(|etag| etag.trim_matches('"').to_owned())
+    fn key(self, key: Option<&str>, encoding: Option<&EncodingType>) -> Result<String, S3Error> {
+        let key = key.ok_or_else(|| self.broken("an entry without a key"))?;
+        if encoding != Some(&EncodingType::Url) {
+            return Ok(key.to_owned());
+        }
+        key::decode(key).ok_or_else(|| self.broken("a key that does not decode to UTF-8"))
+    }
+
+    fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(self, error: &SdkError<E>) -> S3Error {
+        S3Error::new(self.operation, &self.source.bucket, &self.source.prefix, error)
+    }
+
+    fn broken(self, message: &str) -> S3Error {
+        let Location { bucket, prefix } = self.source.clone();
+        S3Error { operation: self.operation, bucket, key: prefix, kind: S3ErrorKind::Permanent, message: message.to_owned() }
+    }
 }

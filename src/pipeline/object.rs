@@ -3,6 +3,7 @@
 //! Every step can be done again after a crash without a second effect. An original that was copied away is removed last, after
 //! the report: as long as it is there, a redelivery does the same work with the same result.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +15,9 @@ use crate::engine::{Reason, Status, Verdict};
 use crate::filter;
 use crate::object::{FetchError, ObjectStore};
 use crate::queue::ObjectEvent;
-use crate::report::{About, ActionReport, Notice, Outbox, ScanReport, SinkError, Sinks, Target, Timings};
+use crate::report::{ActionReport, Outbox, ScanReport, SinkError, Sinks, Target, Timings};
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
-use crate::telemetry::events;
 
 /// The pauses between attempts of one's own.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -146,7 +146,7 @@ pub(super) struct Work<'event> {
     /// What everybody was told.
     reported: Option<Box<ScanReport>>,
     /// Called when there is nothing to do but to wait for somebody who is to be told.
-    on_wait: &'event (dyn Fn() + Sync),
+    pub(super) on_wait: &'event (dyn Fn() + Sync),
 }
 
 impl<'event> Work<'event> {
@@ -228,14 +228,16 @@ impl<S: ObjectStore> Objects<S> {
     pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {
         let began = Instant::now();
         let mut is_known = true;
+        let mut looked_up = None;
         match work.event.size {
             Some(size) if work.id.is_pinned() => work.size = size,
             // An event without identity or size: what is there now is what is scanned and acted on.
             _ => match self.store.head(&work.id).await {
                 Ok(info) => {
-                    work.id.etag = info.etag.or(work.id.etag.take());
-                    work.id.version_id = info.version_id.or(work.id.version_id.take());
+                    work.id.etag = info.etag.clone().or(work.id.etag.take());
+                    work.id.version_id = info.version_id.clone().or(work.id.version_id.take());
                     work.size = info.size;
+                    looked_up = Some(info);
                 }
                 // The GET tells why: without a body, HEAD cannot tell a missing bucket from a missing object.
                 Err(S3Error { kind: S3ErrorKind::NoDetails | S3ErrorKind::Gone, .. }) => is_known = false,
@@ -245,7 +247,7 @@ impl<S: ObjectStore> Objects<S> {
         }
         // What is not known is no ground for skipping it.
         if work.mode == Mode::Filter && is_known && !self.filters.is_empty() {
-            match self.skip(work).await {
+            match self.skip(work, looked_up.as_ref()).await {
                 Ok(None) => {}
                 Ok(Some(rule)) => return Ok(Done::Skipped(rule)),
                 Err(Failure::Fetch(FetchError::S3(error)) | Failure::Action(action::ActionError::S3(error)))
@@ -311,26 +313,45 @@ impl<S: ObjectStore> Objects<S> {
         };
 
         report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, scanned.elapsed());
-        let about = self.about(id, report.status, info.as_deref()).await?;
-        if let Some(outbox) = &self.outbox {
-            report = outbox.keep(report).await?;
-        }
-        self.sinks.tell(&Notice { report: &report, about: &about }, work.on_wait).await?;
-        let report = Box::new(report);
+        let report = Box::new(self.tell(work, report, info.as_deref()).await?);
         work.reported = Some(report.clone());
         self.actions.finish(&object, &plan, &applied).await?;
         Ok(Done::Reported(report))
     }
 
     /// The rule that skips the object, which is tagged if the rule says so.
-    async fn skip(&self, work: &Work<'_>) -> Result<Option<String>, Failure> {
-        let looked_up = filter::skipping(&self.filters, &work.id, work.size, &self.store).await;
-        let Some(rule) = looked_up.map_err(FetchError::from)? else { return Ok(None) };
+    async fn skip(&self, work: &Work<'_>, info: Option<&ObjectInfo>) -> Result<Option<String>, Failure> {
+        let rule = filter::skipping(&self.filters, &work.id, work.size, info, &self.store).await;
+        let Some(rule) = rule.map_err(FetchError::from)? else { return Ok(None) };
         if rule.tag {
             let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
             self.actions.skip(&object, &rule.name).await?;
         }
         Ok(Some(rule.name.clone()))
+    }
+
+    /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not
+    /// one that was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
+    pub(super) async fn tell_missing(&self, work: &Work<'_>, error: S3Error) -> Result<Done, Failure> {
+        let may_be_moved = work.delivery.redelivered && self.policy.moves();
+        if !work.event.must_exist || error.kind != S3ErrorKind::Gone || may_be_moved {
+            return Ok(Done::Gone(error));
+        }
+        let mut report = work.report(self.failed(work, &error));
+        report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        Ok(Done::Reported(Box::new(self.tell(work, report, None).await?)))
+    }
+
+    /// No verdict, and why.
+    fn failed(&self, work: &Work<'_>, error: &dyn Display) -> Scanned {
+        let verdict = Verdict {
+            status: Status::Failed,
+            signatures: Vec::new(),
+            allowed: Vec::new(),
+            reason: None,
+            detail: Some(error.to_string()),
+        };
+        Scanned::unread(verdict, work.size, self.pool.current())
     }
 
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
@@ -340,14 +361,7 @@ impl<S: ObjectStore> Objects<S> {
         if let Some(report) = work.reported {
             return *report;
         }
-        let failed = || Verdict {
-            status: Status::Failed,
-            signatures: Vec::new(),
-            allowed: Vec::new(),
-            reason: None,
-            detail: Some(error.to_string()),
-        };
-        let judged = work.judged.take().unwrap_or_else(|| Scanned::unread(failed(), work.size, self.pool.current()));
+        let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
         let mut report = work.report(judged.clone());
         // Nothing is moved any more, and a state that is not known for sure is not tagged.
         let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);
@@ -369,39 +383,7 @@ impl<S: ObjectStore> Objects<S> {
             detail: Some(error.to_string()),
         }));
         report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        // What is not known is not needed so much that nobody should be told.
-        let about = self.about(&work.id, report.status, None).await.unwrap_or_default();
-        if let Some(outbox) = &self.outbox {
-            match outbox.keep(report.clone()).await {
-                Ok(kept) => report = kept,
-                Err(error) => events::report_lost(&report.target, &error),
-            }
-        }
-        if let Err(error) = self.sinks.tell(&Notice { report: &report, about: &about }, work.on_wait).await {
-            events::report_lost(&report.target, &error);
-        }
-        report
-    }
-
-    /// What the sinks need to know about the object beside the report. What is not there any more has nothing to say.
-    async fn about(&self, id: &ObjectId, status: Status, info: Option<&ObjectInfo>) -> Result<About, Failure> {
-        let needs = self.sinks.needs(status);
-        let mut about = About::default();
-        if needs.headers {
-            let looked_up = match info {
-                Some(_) => None,
-                None => found(self.store.head(id).await)?,
-            };
-            if let Some(info) = info.or(looked_up.as_ref()) {
-                about.content_type.clone_from(&info.content_type);
-                about.last_modified = info.last_modified;
-                about.metadata = info.metadata.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
-            }
-        }
-        if needs.tags {
-            about.tags = found(self.store.tags(id).await)?.unwrap_or_default().into_iter().collect();
-        }
-        Ok(about)
+        self.tell_anyway(&work, report).await
     }
 
     async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {
@@ -439,17 +421,6 @@ impl<S: ObjectStore> Objects<S> {
             Err(FetchError::S3(S3Error { kind: S3ErrorKind::Unsupported(why), .. })) => Ok(Fetched::Unreadable(why)),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// `None` if the object is not there any more as it was scanned, or not to be had.
-fn found<T>(answer: Result<T, S3Error>) -> Result<Option<T>, Failure> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(S3Error { kind: S3ErrorKind::Transient | S3ErrorKind::Denied, .. }) => {
-            answer.map(Some).map_err(|error| FetchError::from(error).into())
-        }
-        Err(_) => Ok(None),
     }
 }
 

@@ -53,6 +53,10 @@ pub struct JobObject {
     /// The size in bytes, of that version or ETag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// Whether it is all right when the object does not exist any more, as for one that was listed and may be moved
+    /// meanwhile. Otherwise that is reported as `FAILED`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub if_exists: bool,
     /// Comes back in the report: at most [`MOST_TRACE_ID`] characters, none of them a control character.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
@@ -83,7 +87,7 @@ impl JobObject {
     }
 
     fn event(self) -> Result<ObjectEvent, EventError> {
-        let Self { bucket, key, version_id, etag, size, trace_id, custom } = self;
+        let Self { bucket, key, version_id, etag, size, if_exists, trace_id, custom } = self;
         if let Some(trace_id) = &trace_id {
             check_trace_id(trace_id)?;
         }
@@ -91,7 +95,8 @@ impl JobObject {
             check_custom(custom)?;
         }
         refuse_null_version(version_id.as_deref(), etag.as_deref())?;
-        ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, trace_id, custom }.checked()
+        let must_exist = !if_exists;
+        ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, must_exist, trace_id, custom }.checked()
     }
 }
 

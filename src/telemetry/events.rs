@@ -9,7 +9,7 @@ use ::metrics::{counter, histogram};
 use super::metrics;
 use crate::queue::{EventError, Message};
 use crate::report::{ScanReport, SinkError, Target};
-use crate::s3::{ObjectId, S3Error};
+use crate::s3::{ObjectId, S3Error, S3ErrorKind};
 
 /// A message that is left for the dead-letter queue. Logged loudly once, at its first delivery.
 pub fn message_not_understood(message: &Message, error: &EventError) {
@@ -27,16 +27,16 @@ pub fn message_not_understood(message: &Message, error: &EventError) {
     }
 }
 
-/// An object that was deleted or replaced before it could be scanned.
-pub fn object_gone(id: &ObjectId, error: &S3Error) {
+/// An object that was deleted or replaced before it could be scanned. That one does not exist that must is a warning.
+pub fn object_gone(id: &ObjectId, error: &S3Error, must_exist: bool) {
     counter!(metrics::GONE).increment(1);
-    tracing::info!(
-        bucket = id.bucket.as_str(),
-        key = id.key.as_str(),
-        version_id = id.version_id.as_deref(),
-        why = error.message.as_str(),
-        "object gone or replaced; nothing to scan"
-    );
+    let (bucket, key, version_id) = (id.bucket.as_str(), id.key.as_str(), id.version_id.as_deref());
+    let why = error.message.as_str();
+    if must_exist && error.kind == S3ErrorKind::Gone {
+        tracing::warn!(bucket, key, version_id, why, "the object that a job names does not exist");
+    } else {
+        tracing::info!(bucket, key, version_id, why, "object gone or replaced; nothing to scan");
+    }
 }
 
 /// An object that a rule of `queue.filters` lets by without a scan.

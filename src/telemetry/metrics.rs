@@ -17,7 +17,7 @@ pub const SCANNED_BYTES: &str = "clamgate_scanned_bytes_total";
 pub const SCAN_SECONDS: &str = "clamgate_scan_seconds";
 /// From upload (the message's sending) to the report.
 pub const TOTAL_SECONDS: &str = "clamgate_upload_to_verdict_seconds";
-/// Objects that were gone or replaced before they could be scanned.
+/// Objects that were gone or replaced before they could be scanned, or that a job names and do not exist.
 pub const GONE: &str = "clamgate_objects_gone_total";
 /// Objects that a rule of `queue.filters` let by, by `rule`.
 pub const SKIPPED: &str = "clamgate_objects_skipped_total";
@@ -97,7 +97,10 @@ fn describe() {
     describe_counter!(SCANNED_BYTES, "Bytes that were scanned");
     describe_histogram!(SCAN_SECONDS, "How long scans took");
     describe_histogram!(TOTAL_SECONDS, "From the message's sending to the report");
-    describe_counter!(GONE, "Objects that were deleted or replaced before they could be scanned");
+    describe_counter!(
+        GONE,
+        "Objects that were deleted or replaced before they could be scanned, or that a job names and do not exist"
+    );
     describe_counter!(SKIPPED, "Objects that a rule of queue.filters let by");
     describe_counter!(FAILURES, "Attempts at an object that failed");
     describe_counter!(NOT_UNDERSTOOD, "Messages that were not understood");

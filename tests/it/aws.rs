@@ -174,6 +174,15 @@ impl Aws {
         stream::iter(puts).buffer_unordered(16).collect::<()>().await;
     }
 
+    /// A bucket of its own with small objects that nothing has told of, and its URL; the queue is empty.
+    pub async fn existing(&self, keys: impl IntoIterator<Item = String>) -> (String, String) {
+        self.take_all().await;
+        let bucket = self.silent_bucket().await;
+        self.fill(&bucket, keys).await;
+        let source = format!("s3://{bucket}/");
+        (bucket, source)
+    }
+
     /// Takes all messages from the queue: their bodies.
     pub async fn take_all(&self) -> Vec<String> {
         let mut bodies = Vec::new();

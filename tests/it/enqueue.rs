@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +12,7 @@ use clamgate::action::ScannedWith;
 use clamgate::engine::Snapshot;
 use clamgate::queue::{Event, ObjectEvent};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::aws::{self, Aws, Setup};
 use crate::service::{Service, clamgate, signatures};
@@ -57,6 +58,13 @@ async fn queued_keys(aws: &Aws) -> Vec<String> {
     keys
 }
 
+/// Where a state file can be, which goes with the directory.
+fn state_file() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    (dir, path)
+}
+
 /// Waits until the state file says that something has been sent.
 async fn until_saved(state: &Path) {
     wait::until("progress in the state file", || async {
@@ -69,15 +77,12 @@ async fn until_saved(state: &Path) {
 #[tokio::test]
 async fn every_object_once_whatever_its_key_and_again_after_an_interruption() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
     let odd = ["in/ ", "in/a+b%2Bc", "in/é🐚", "in/<&>\"'", "in/line\nbreak", "in/\u{1}\u{fffe}\u{ffff}", "in/dir/"];
     let keys: Vec<String> = (0..MANY).map(|n| format!("in/{n:05}")).chain(odd.map(str::to_owned)).collect();
-    aws.fill(&bucket, keys.iter().cloned()).await;
-    aws.fill(&bucket, ["inn".to_owned(), "out/1".to_owned()]).await;
-    let source = format!("s3://{bucket}/in/");
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
+    let others = ["inn".to_owned(), "out/1".to_owned()];
+    let (_, root) = aws.existing(keys.iter().cloned().chain(others)).await;
+    let source = format!("{root}in/");
+    let (_dir, state) = state_file();
     let with_state = ["--state", state.to_str().unwrap()];
 
     let slowly = [&[source.as_str(), "--rate", "200"], &with_state[..]].concat();
@@ -102,13 +107,9 @@ async fn every_object_once_whatever_its_key_and_again_after_an_interruption() {
 #[tokio::test]
 async fn a_crash_leaves_no_gap() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
     let keys: BTreeSet<String> = (0..200).map(|n| format!("{n:03}")).collect();
-    aws.fill(&bucket, keys.iter().cloned()).await;
-    let source = format!("s3://{bucket}");
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
+    let (_, source) = aws.existing(keys.iter().cloned()).await;
+    let (dir, state) = state_file();
     let with_state = [source.as_str(), "--state", state.to_str().unwrap()];
     let mut child = enqueue(&aws, &[&with_state[..], &["--rate", "20"]].concat()).spawn().unwrap();
     until_saved(&state).await;
@@ -124,11 +125,8 @@ async fn a_crash_leaves_no_gap() {
 #[tokio::test]
 async fn without_a_state_file_the_hint_says_how_to_go_on() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
     let keys: Vec<String> = (0..100).map(|n| format!("it's {n:03}")).collect();
-    aws.fill(&bucket, keys.iter().cloned()).await;
-    let source = format!("s3://{bucket}/");
+    let (_, source) = aws.existing(keys.iter().cloned()).await;
     let child = enqueue(&aws, &[&source, "--rate", "20"]).spawn().unwrap();
     wait::until("the first batch", || async { (aws.depth(&aws.queue).await.0 >= 10).then_some(()) }).await;
     signal(&child, "TERM");
@@ -180,10 +178,21 @@ async fn only_what_is_selected() {
         let found: Vec<&str> = stdout.lines().map(|line| line.strip_prefix(&source).unwrap()).collect();
         assert_eq!(found.join(" "), expected, "{options:?}");
     }
+    // A run that began with other definitions goes on with those, and not with what is current by now.
+    let (_dir, state) = state_file();
+    let begun = json!({"schema": "clamgate.enqueue/1", "start_after": null, "work": {
+        "source": source, "queue_url": aws.queue, "versions": false, "trace_id": null, "custom": null,
+        "selection": {"since": null, "tags": {"older_than": "0 ffff"}, "tag_prefix": "clamgate-"},
+    }});
+    fs::write(&state, begun.to_string()).unwrap();
+    let resumed = [source.as_str(), "--dry-run", "--older-than-definitions", "--db", &db, "--state", state.to_str().unwrap()];
+    let (code, stdout, stderr) = run(&aws, &resumed);
+    assert_eq!((code, stdout.replace(&source, "").as_str()), (Some(0), "current\nnone\nstatus\ntheirs\n"), "{stderr}");
+    assert!(stderr.contains(&format!("older than 0 ffff, as this run began; then run it again for {current}")), "{stderr}");
     assert_eq!(aws.depth(&aws.queue).await, (0, 0), "a dry run sends nothing");
 
     let with = ["--trace-id", "case 17", "--custom", r#"{"by": "me"}"#];
-    let job = json!({"bucket": bucket, "key": "none", "trace_id": "case 17", "custom": {"by": "me"}});
+    let job = json!({"bucket": bucket, "key": "none", "if_exists": true, "trace_id": "case 17", "custom": {"by": "me"}});
     let arguments = [&[source.as_str(), "--untagged", "--limit", "1"], &with[..]].concat();
     let (_, stdout, _) = run(&aws, &[&arguments[..], &["--dry-run", "--format", "json"]].concat());
     assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap(), job);
@@ -234,14 +243,12 @@ async fn versions_are_pinned_and_delete_markers_left_out() {
 #[tokio::test]
 async fn a_null_version_behind_a_newer_one_is_not_passed_over_in_silence() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
-    aws.fill(&bucket, ["alone".to_owned(), "covered".to_owned()]).await;
+    let (bucket, source) = aws.existing(["alone".to_owned(), "covered".to_owned()]).await;
     let enabled = aws_sdk_s3::types::VersioningConfiguration::builder();
     let enabled = enabled.status(aws_sdk_s3::types::BucketVersioningStatus::Enabled).build();
     aws.s3.put_bucket_versioning().bucket(&bucket).versioning_configuration(enabled).send().await.unwrap();
     aws.fill(&bucket, ["covered".to_owned()]).await;
-    let (code, _, stderr) = run(&aws, &[&format!("s3://{bucket}"), "--versions"]);
+    let (code, _, stderr) = run(&aws, &[&source, "--versions"]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("1 null version"), "{stderr}");
     let found: Vec<_> = jobs(&aws).await.into_iter().map(|job| (job.key, job.version_id.is_some())).collect();
@@ -251,13 +258,9 @@ async fn a_null_version_behind_a_newer_one_is_not_passed_over_in_silence() {
 #[tokio::test]
 async fn a_second_worker_takes_its_share() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
     let keys: BTreeSet<String> = (0..100).map(|n| format!("{n:03}")).collect();
-    aws.fill(&bucket, keys.iter().cloned()).await;
-    let source = format!("s3://{bucket}/");
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
+    let (bucket, source) = aws.existing(keys.iter().cloned()).await;
+    let (_dir, state) = state_file();
     let with_state = [source.as_str(), "--state", state.to_str().unwrap()];
     let stay = [("CLAMGATE_ACTIONS__PROMOTE_TO", "")];
 
@@ -323,15 +326,15 @@ fn refusing_queue(refuses: fn(usize, usize) -> bool) -> (String, Arc<Mutex<Vec<S
 #[tokio::test]
 async fn what_the_queue_refuses_is_sent_again_alone() {
     let aws = Aws::new().await;
-    let bucket = aws.silent_bucket().await;
-    aws.fill(&bucket, (0..25).map(|n| format!("{n:02}"))).await;
+    let (bucket, source) = aws.existing((0..25).map(|n| format!("{n:02}"))).await;
     let (url, taken) = refusing_queue(|request, place| request < 3 && place % 2 == 0);
-    let mut command = enqueue(&aws, &[&format!("s3://{bucket}"), "--queue-url", &format!("{url}/1/q")]);
+    let mut command = enqueue(&aws, &[&source, "--queue-url", &format!("{url}/1/q")]);
     let (code, _, stderr) = shown(&command.env("AWS_ENDPOINT_URL_SQS", &url).output().unwrap());
     assert_eq!(code, Some(0), "{stderr}");
     let mut taken = taken.lock().unwrap().clone();
     taken.sort();
-    let body = |n: usize| json!({"schema": "clamgate.job/1", "objects": [{"bucket": bucket, "key": format!("{n:02}")}]});
+    let object = |n: usize| json!({"bucket": bucket, "key": format!("{n:02}"), "if_exists": true});
+    let body = |n: usize| json!({"schema": "clamgate.job/1", "objects": [object(n)]});
     let taken: Vec<Value> = taken.iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(taken, (0..25).map(body).collect::<Vec<_>>());
 }
@@ -339,13 +342,10 @@ async fn what_the_queue_refuses_is_sent_again_alone() {
 #[tokio::test]
 async fn what_the_queue_never_takes_is_an_error_and_where_to_go_on_is_before_it() {
     let aws = Aws::new().await;
-    let bucket = aws.silent_bucket().await;
-    aws.fill(&bucket, (0..25).map(|n| format!("{n:02}"))).await;
+    let (_, source) = aws.existing((0..25).map(|n| format!("{n:02}"))).await;
     // The first of each batch, and so of each batch of it alone.
     let (url, taken) = refusing_queue(|_, place| place == 0);
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
-    let source = format!("s3://{bucket}");
+    let (_dir, state) = state_file();
     let queue_url = format!("{url}/1/q");
     let arguments = [source.as_str(), "--state", state.to_str().unwrap(), "--queue-url", &queue_url];
     let (code, _, stderr) = shown(&enqueue(&aws, &arguments).env("AWS_ENDPOINT_URL_SQS", &url).output().unwrap());
@@ -359,18 +359,24 @@ async fn what_the_queue_never_takes_is_an_error_and_where_to_go_on_is_before_it(
 #[tokio::test]
 async fn what_cannot_be_done_is_said() {
     let aws = Aws::new().await;
-    let bucket = aws.silent_bucket().await;
-    aws.fill(&bucket, ["k".to_owned()]).await;
-    let source = format!("s3://{bucket}/");
+    let (_, source) = aws.existing(["k".to_owned()]).await;
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let theirs = r#"{"schema":"clamgate.enqueue/1","work":{"source":"s3://other/","queue_url":"q","versions":false,
-        "older_than_definitions":false,"untagged":false,"since":null,"trace_id":null,"custom":null},"start_after":"zzz"}"#;
-    let (other_state, no_state) = (file("other", theirs), file("none", "precious"));
+    let state_of = |source: &str, prefix: &str| {
+        json!({"schema": "clamgate.enqueue/1", "start_after": "zzz", "work": {
+            "source": source, "queue_url": aws.queue, "versions": false, "trace_id": null, "custom": null,
+            "selection": {"since": null, "tags": "any", "tag_prefix": prefix},
+        }})
+        .to_string()
+    };
+    let (other_state, no_state) = (file("other", &state_of("s3://other/", "clamgate-")), file("none", "precious"));
+    let other_tags = file("tags", &state_of(&source, "theirs-"));
+    let below = format!("{source}in/");
+    let elsewhere = file("elsewhere", &state_of(&below, "clamgate-"));
     let long = "x".repeat(257);
     let no_queue = format!("{}-missing", aws.queue);
     for (arguments, code, says) in [
@@ -386,6 +392,10 @@ async fn what_cannot_be_done_is_said() {
         (vec![&source, "--state", "s", "--start-after", "k"], 64, "cannot be used with"),
         (vec![&source, "--queue-url", "http://q/1/jobs.fifo"], 64, "a standard queue is needed"),
         (vec![&source, "--state", &other_state], 64, "s3://other/"),
+        (vec![&source, "--state", &other_tags], 64, "theirs-"),
+        // Nothing would have been listed, and all of it been called done.
+        (vec![&below, "--state", &elsewhere], 64, "'zzz' is not in s3://"),
+        (vec![&below, "--start-after", "inn"], 64, "'inn' is not in s3://"),
         (vec![&source, "--state", &no_state], 64, "not one of clamgate enqueue"),
         (vec![&source, "--state", "/no/such/dir/state"], 2, "/no/such/dir/state"),
         (vec![&source, "--older-than-definitions", "--db", "/no/such/dir"], 2, "which definitions are current"),
@@ -423,11 +433,8 @@ async fn scanning_our_own_results_is_warned_of() {
 #[tokio::test]
 async fn after_an_update_what_was_scanned_before_it_is_scanned_again_once() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
-    aws.fill(&bucket, ["1".to_owned(), "2".to_owned()]).await;
+    let (_, source) = aws.existing(["1".to_owned(), "2".to_owned()]).await;
     let service = Service::start(&aws, &[("CLAMGATE_ACTIONS__PROMOTE_TO", "")]).await;
-    let source = format!("s3://{bucket}");
     let db = service.dir.path().join("db").display().to_string();
     let enqueued = async || {
         let (code, _, stderr) = run(&aws, &[&source, "--older-than-definitions", "--db", &db]);

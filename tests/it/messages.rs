@@ -1,5 +1,7 @@
 //! What can stand in a message.
 
+use serde_json::json;
+
 use crate::aws::{Aws, Setup};
 use crate::samples::eicar;
 use crate::service::Service;
@@ -13,8 +15,7 @@ fn record(bucket: &str, key: &str, rest: &str) -> String {
 async fn all_records_of_a_message_are_worked_on() {
     let aws = Aws::new().await;
     // Uploaded to a bucket without notifications, so that this message alone tells of them.
-    let bucket = format!("{}-silent", aws.uploads);
-    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let bucket = aws.silent_bucket().await;
     let mut records = Vec::new();
     for n in 0..25 {
         let body = if n % 5 == 0 { eicar() } else { format!("clean {n}").into_bytes() };
@@ -103,6 +104,56 @@ async fn a_missing_bucket_and_a_null_version_went_unnoticed() {
     wait::until("the dead letters", || async { (aws.depth(&aws.dead_letters).await.0 == 2).then_some(()) }).await;
 }
 
+/// The job was acknowledged, and whoever sent it waited for ever. Unlike an event's, its object may never have been there.
+#[tokio::test]
+async fn a_job_for_a_misspelt_key_vanished() {
+    let aws = Aws::new().await;
+    let bucket = aws.silent_bucket().await;
+    aws.fill(&bucket, ["replaced".to_owned()]).await;
+    let version =
+        r#"{"schema":"clamgate.job/1","objects":[{"bucket":"B","key":"v","version_id":"none","size":3,"trace_id":"v"}]}"#;
+    let ours = r#"{"schema":"clamgate.job/1","objects":[{"bucket":"B","key":"o","trace_id":"o"},{"bucket":"B","key":"p"}]}"#;
+    let theirs = r#"{"objects":[{"bucket":"B","key":"t","trace_id":"t"}]}"#;
+    let listed = r#"{"schema":"clamgate.job/1","objects":[{"bucket":"B","key":"listed","if_exists":true}]}"#;
+    let replaced = r#"{"schema":"clamgate.job/1","objects":[{"bucket":"B","key":"replaced","etag":"e"}]}"#;
+    let event = format!(r#"{{"Records":[{}]}}"#, record(&bucket, "event", ""));
+    for body in [version, ours, theirs, listed, replaced, &event] {
+        aws.send(&body.replace(r#""B""#, &format!("{bucket:?}"))).await;
+    }
+    let service = Service::start(&aws, &[]).await;
+    let mut reports = aws.reports(4).await;
+    aws.until_drained().await;
+    assert_eq!(aws.depth(&aws.results).await, (0, 0), "nobody asked for the others by name");
+    reports.sort_by_key(|report| report["target"]["key"].to_string());
+    for (report, (key, trace_id)) in reports.iter().zip([("o", Some("o")), ("p", None), ("t", Some("t")), ("v", Some("v"))]) {
+        assert_eq!((report["target"]["key"].as_str(), report["trace_id"].as_str()), (Some(key), trace_id), "{report}");
+        assert_eq!((report["status"].as_str(), &report["actions"]), (Some("FAILED"), &json!([])), "{report}");
+        assert!(report["detail"].as_str().unwrap().contains("NoSuch"), "{report}");
+    }
+    let warned = service.logged("the object that a job names does not exist");
+    assert!(warned.len() == 4 && warned.iter().all(|line| line["level"] == "WARN"), "{warned:?}");
+    assert_eq!(service.logged("object gone or replaced; nothing to scan").len(), 3);
+}
+
+/// A message that comes again after its object was moved and reported must not say now that the object failed.
+#[tokio::test]
+async fn a_job_whose_object_was_moved_before_is_not_reported_again() {
+    let aws = Aws::new().await;
+    let bucket = aws.silent_bucket().await;
+    aws.send(&format!(r#"{{"schema":"clamgate.job/1","objects":[{{"bucket":"{bucket}","key":"k"}}]}}"#)).await;
+    // The first delivery, to somebody who did the work and crashed.
+    let receive = aws.sqs.receive_message().queue_url(&aws.queue).visibility_timeout(0).max_number_of_messages(10);
+    wait::until("the first delivery", || async {
+        let messages = receive.clone().send().await.unwrap().messages.unwrap_or_default();
+        messages.iter().find(|message| message.body().is_some_and(|body| body.contains("clamgate.job/1"))).map(drop)
+    })
+    .await;
+    let service = Service::start(&aws, &[]).await;
+    aws.until_drained().await;
+    service.until_logged("the object that a job names does not exist", 1).await;
+    assert_eq!(aws.depth(&aws.results).await, (0, 0));
+}
+
 /// SQS refuses some characters that JSON need not escape: the verdict was never told, and the object stayed.
 #[tokio::test]
 async fn a_key_with_a_character_that_sqs_refuses_was_not_reported() {
@@ -116,8 +167,7 @@ async fn a_key_with_a_character_that_sqs_refuses_was_not_reported() {
 #[tokio::test]
 async fn a_failure_was_written_over_a_verdict() {
     let aws = Aws::with(Setup { versioned: false, receives: 1 }).await;
-    let bucket = format!("{}-silent", aws.uploads);
-    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let bucket = aws.silent_bucket().await;
     let put = aws.s3.put_object().bucket(&bucket).key("k").body(eicar().into()).tagging("clamgate-status=INFECTED");
     let etag = put.send().await.unwrap().e_tag.unwrap().replace('"', "");
     let _service = Service::start(&aws, &[]).await;

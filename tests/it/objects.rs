@@ -165,8 +165,7 @@ async fn an_object_at_its_destination_was_removed() {
 #[tokio::test]
 async fn a_version_was_not_pinned_when_the_event_lacked_it() {
     let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
-    let bucket = format!("{}-silent", aws.uploads);
-    aws.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+    let bucket = aws.silent_bucket().await;
     let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
     aws.s3.put_bucket_versioning().bucket(&bucket).versioning_configuration(enabled).send().await.unwrap();
     aws.s3.put_object().bucket(&bucket).key("k").body(ByteStream::from(eicar())).send().await.unwrap();

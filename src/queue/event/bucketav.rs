@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Event, EventError, ObjectEvent, count, from_json};
+use super::{Event, EventError, ObjectEvent, Present, count, from_json};
 use crate::queue::job::{check_trace_id, refuse_null_version};
 
 /// What bucketAV passes through, in bytes.
@@ -23,6 +23,15 @@ struct Object {
     version: Option<String>,
     trace_id: Option<String>,
     custom_data: Option<String>,
+    // What our own jobs have and bucketAV's have not: whoever writes it forgot the schema, and would not get what it asks for.
+    #[serde(default)]
+    etag: Present,
+    #[serde(default)]
+    size: Present,
+    #[serde(default)]
+    if_exists: Present,
+    #[serde(default)]
+    custom: Present,
 }
 
 pub(super) fn parse(body: &str) -> Result<Event, EventError> {
@@ -33,7 +42,13 @@ pub(super) fn parse(body: &str) -> Result<Event, EventError> {
 
 impl Object {
     fn event(self) -> Result<ObjectEvent, EventError> {
-        let Self { bucket, key, version, trace_id, custom_data } = self;
+        let Self { bucket, key, version, trace_id, custom_data, etag, size, if_exists, custom } = self;
+        for (field, Present(is_present)) in [("etag", etag), ("size", size), ("if_exists", if_exists), ("custom", custom)] {
+            if is_present {
+                let rule = r#"belongs to a job with "schema": "clamgate.job/1", and bucketAV's jobs have none"#;
+                return Err(EventError::Invalid { field, rule });
+            }
+        }
         refuse_null_version(version.as_deref(), None)?;
         if let Some(trace_id) = &trace_id {
             check_trace_id(trace_id)?;
@@ -43,6 +58,6 @@ impl Object {
         }
         // A text there, an object here: it keeps its name.
         let custom = custom_data.map(|data| Map::from_iter([("custom_data".to_owned(), Value::String(data))]));
-        ObjectEvent { bucket, key, version_id: version, trace_id, custom, ..ObjectEvent::default() }.checked()
+        ObjectEvent { bucket, key, version_id: version, must_exist: true, trace_id, custom, ..ObjectEvent::default() }.checked()
     }
 }

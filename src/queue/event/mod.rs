@@ -3,12 +3,13 @@
 //! One parser for every shape, one file a shape. A message is understood as a whole or not at all.
 
 mod bucketav;
+mod entity;
 mod event_bridge;
 mod notification;
 mod sns;
 
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::job::Job;
@@ -50,6 +51,8 @@ pub struct ObjectEvent {
     pub size: Option<u64>,
     /// Orders the events of one key: greater, compared as hexadecimal numbers, is later.
     pub sequencer: Option<String>,
+    /// Whether somebody named it and wants to hear that it does not exist. An event's object may be gone: there was one.
+    pub must_exist: bool,
     /// What whoever sent the job wants to find in the report. At most [`MOST_TRACE_ID`](super::job::MOST_TRACE_ID) characters,
     /// none of them a control character.
     pub trace_id: Option<String>,
@@ -114,18 +117,29 @@ pub enum EventError {
 }
 
 /// What tells the shapes apart. Everything else is skipped without being kept.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Marks {
-    schema: Option<IgnoredAny>,
-    objects: Option<IgnoredAny>,
+    schema: Present,
+    objects: Present,
     #[serde(rename = "Records")]
-    records: Option<IgnoredAny>,
+    records: Present,
     #[serde(rename = "Event")]
-    event: Option<IgnoredAny>,
+    event: Present,
     #[serde(rename = "Type")]
-    sns: Option<IgnoredAny>,
+    sns: Present,
     #[serde(rename = "detail-type")]
-    event_bridge: Option<IgnoredAny>,
+    event_bridge: Present,
+}
+
+/// Whether a field is there, whatever its value is: null, too.
+#[derive(Default)]
+struct Present(bool);
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
 }
 
 impl Event {
@@ -150,8 +164,8 @@ impl Event {
 /// Reads a body that was in so many envelopes.
 fn parse(body: &str, envelopes: usize) -> Result<Event, EventError> {
     let marks: Marks = from_json(body, "a JSON object")?;
-    let shapes = [&marks.records, &marks.event, &marks.sns, &marks.event_bridge, &marks.objects, &marks.schema];
-    match shapes.map(Option::is_some) {
+    let shapes = [marks.records, marks.event, marks.sns, marks.event_bridge, marks.objects, marks.schema];
+    match shapes.map(|Present(is_present)| is_present) {
         [true, false, false, false, false, false] => notification::parse(body),
         [false, true, false, false, false, false] => notification::parse_test(body),
         [false, false, true, false, false, false] => sns::parse(body, envelopes),
@@ -169,12 +183,9 @@ pub(super) fn from_json<T: DeserializeOwned>(body: &str, shape: &'static str) ->
     if !body.trim_start().starts_with('{') {
         return Err(EventError::Shape { shape, error: "it does not begin with {".to_owned() });
     }
-    serde_json::from_str(body).map_err(|error| shape_error(shape, &error))
-}
-
-fn shape_error(shape: &'static str, error: &serde_json::Error) -> EventError {
-    // It can hold a name from the message.
-    EventError::Shape { shape, error: error.to_string().escape_debug().take(300).collect() }
+    // The error can hold a name from the message.
+    let text = |error: serde_json::Error| error.to_string().escape_debug().take(300).collect();
+    serde_json::from_str(body).map_err(|error| EventError::Shape { shape, error: text(error) })
 }
 
 /// A name from outside, short enough for an error.

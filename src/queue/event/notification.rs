@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::entity::Entity;
 use super::{Event, EventError, ObjectEvent, count, excerpt, from_json};
 use crate::key;
 
@@ -26,28 +27,6 @@ struct Record {
     #[serde(rename = "eventName")]
     event_name: String,
     s3: Option<Entity>,
-}
-
-#[derive(Deserialize)]
-struct Entity {
-    bucket: Bucket,
-    object: Object,
-}
-
-#[derive(Deserialize)]
-struct Bucket {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Object {
-    key: String,
-    size: Option<u64>,
-    #[serde(rename = "eTag")]
-    etag: Option<String>,
-    #[serde(rename = "versionId")]
-    version_id: Option<String>,
-    sequencer: Option<String>,
 }
 
 pub(super) fn parse(body: &str) -> Result<Event, EventError> {
@@ -75,10 +54,7 @@ impl Record {
             Some("ObjectRemoved" | "LifecycleExpiration") => return Ok(None),
             _ => return Err(EventError::Name(excerpt(&self.event_name))),
         }
-        let Entity { bucket, object } = self.s3.ok_or(EventError::Missing("s3"))?;
-        let key = key::decode(&object.key).ok_or_else(|| EventError::Key(excerpt(&object.key)))?;
-        let Object { size, etag, version_id, sequencer, .. } = object;
-        let event = ObjectEvent { bucket: bucket.name, key, version_id, etag, size, sequencer, ..ObjectEvent::default() };
-        event.checked().map(Some)
+        let decode = |encoded: String| key::decode(&encoded).ok_or_else(|| EventError::Key(excerpt(&encoded)));
+        self.s3.ok_or(EventError::Missing("s3"))?.event(decode).map(Some)
     }
 }

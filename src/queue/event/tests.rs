@@ -152,6 +152,7 @@ fn jobs_of_bucketav() {
     assert_eq!(found[1].trace_id.as_deref(), Some("t"));
     assert_eq!(json!(found[1].custom), json!({"custom_data": "{}"}));
     assert_eq!(found[0].custom, None);
+    assert!(found.iter().all(|object| object.must_exist));
 }
 
 #[test]
@@ -163,15 +164,19 @@ fn a_job_comes_out_as_it_went_in() {
             version_id: Some("v".into()),
             etag: Some("e".into()),
             size: Some(9),
+            if_exists: true,
             trace_id: Some("t".repeat(MOST_TRACE_ID)),
             custom: custom.as_object().cloned(),
             ..JobObject::new("b", "full")
         },
     ]);
     let found = objects(&serde_json::to_string(&job).unwrap());
-    assert_eq!(found[0], ObjectEvent { bucket: "b".into(), key: "plain".into(), ..ObjectEvent::default() });
-    let JobObject { bucket, key, version_id, etag, size, trace_id, custom } = job.objects[1].clone();
-    assert_eq!(found[1], ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, trace_id, custom });
+    assert_eq!(found[0], ObjectEvent { bucket: "b".into(), key: "plain".into(), must_exist: true, ..ObjectEvent::default() });
+    let JobObject { bucket, key, version_id, etag, size, if_exists: _, trace_id, custom } = job.objects[1].clone();
+    assert_eq!(
+        found[1],
+        ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, must_exist: false, trace_id, custom }
+    );
 }
 
 #[test]
@@ -245,7 +250,11 @@ fn anything_else_is_an_error_that_says_what_to_do() {
         ("{", "not a JSON object"),
         ("{}", "no known kind of message"),
         (r#"{"hello":"world"}"#, "no known kind of message"),
-        (r#"{"Records":null}"#, "no known kind of message"),
+        (r#"{"Records":null}"#, "not an S3 event notification"),
+        // Each had been taken for the other shape: the mark that is null was not seen.
+        (r#"{"schema":null,"objects":[{"bucket":"b","key":"k"}]}"#, "not a job of clamgate"),
+        (r#"{"Records":null,"objects":[{"bucket":"b","key":"k"}]}"#, "several kinds"),
+        (r#"{"Type":null,"Event":"s3:TestEvent"}"#, "several kinds"),
         (r#"{"Records":[],"objects":[]}"#, "several kinds"),
         (r#"{"Records":[],"Records":[]}"#, "duplicate field"),
         (r#"{"Records":[]}"#, "without records"),
@@ -273,6 +282,14 @@ fn anything_else_is_an_error_that_says_what_to_do() {
         (r#"{"objects":[]}"#, "without objects"),
         (r#"{"objects":[{"bucket":"b"}]}"#, "not a bucketAV scan job"),
         (r#"{"objects":[{"bucket":"b","key":"k","version":"1","version_id":"2"}]}"#, "duplicate field"),
+        // The condition was ignored.
+        (r#"{"objects":[{"bucket":"b","key":"k","etag":"e"}]}"#, r#"etag belongs to a job with "schema""#),
+        (r#"{"objects":[{"bucket":"b","key":"k","size":null}]}"#, "size belongs to a job"),
+        (r#"{"objects":[{"bucket":"b","key":"k","custom":{}}]}"#, "custom belongs to a job"),
+        // The last one won.
+        (&bridged("Object Created", "k").replace(r#""key":"k""#, r#""key":"other","key":"k""#), "duplicate field `key`"),
+        (&bridged("Object Created", "k").replace(r#""detail":"#, r#""detail":{},"detail":"#), "not an EventBridge event"),
+        (&created("k").replace(r#""key":"k""#, r#""key":"other","key":"k""#), "duplicate field `key`"),
         (r#"{"schema":"clamgate.job/1"}"#, "missing field `objects`"),
         (r#"{"schema":"clamgate.job/1","objects":[]}"#, "without objects"),
         (r#"{"schema":"clamgate.job/2","objects":[{"bucket":"b","key":"k"}]}"#, "expected `clamgate.job/1`"),

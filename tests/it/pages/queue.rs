@@ -209,16 +209,14 @@ async fn jobs() {
 #[tokio::test]
 async fn existing_objects() {
     let aws = Aws::new().await;
-    aws.take_all().await;
-    let bucket = aws.silent_bucket().await;
     let keys: Vec<String> = (0..30).map(|n| format!("incoming/{n:02}")).collect();
-    aws.fill(&bucket, keys.iter().cloned()).await;
+    let (bucket, source) = aws.existing(keys.iter().cloned()).await;
     let shell = Shell::new(&aws, &bucket);
     let queued = || async { aws.depth(&aws.queue).await.0 };
 
     let first = commands("existing-objects.md", "");
     assert_eq!(first.len(), 2);
-    let lines: Vec<String> = keys[..20].iter().map(|key| format!("s3://{bucket}/{key}\n")).collect();
+    let lines: Vec<String> = keys[..20].iter().map(|key| format!("{source}{key}\n")).collect();
     assert_eq!(shell.run(&first[0]), lines.concat());
     assert_eq!(queued().await, 0);
     shell.run(&first[1]);
