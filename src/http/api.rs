@@ -81,8 +81,7 @@ impl Api {
         if !obstacles.is_empty() {
             return Err(ApiError::unavailable(format!("cannot scan at this moment: {obstacles}")));
         }
-        let too_many =
-            || ApiError::too_many(format!("{} scans are under way, which is http.max_scans", self.config.max_scans));
+        let too_many = || ApiError::too_many(format!("{} scans are under way, which is http.max_scans", self.config.max_scans));
         let permit = match Arc::clone(&self.scans).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) if self.slow.send_one_away() => {

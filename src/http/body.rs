@@ -30,8 +30,10 @@ pub(super) struct TimedBody {
     slow: Waiting,
     pace: Pace,
     /// While the next piece is waited for: since when, and what ends that.
-    waiting: Option<(Instant, Pin<Box<dyn Future<Output = ApiError> + Send>>)>,
+    waiting: Option<(Instant, GivenUp)>,
 }
+
+type GivenUp = Pin<Box<dyn Future<Output = ApiError> + Send>>;
 
 impl TimedBody {
     /// The body of a scan that has begun.
@@ -53,9 +55,8 @@ impl TimedBody {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 let (patience, sent_away) = (self.idle.min(self.left), self.pace.wait(&self.slow));
-                let (_, given_up) = self
-                    .waiting
-                    .get_or_insert_with(|| (Instant::now(), Box::pin(given_up(patience, sent_away.clone()))));
+                let (_, given_up) =
+                    self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(given_up(patience, sent_away.clone()))));
                 let error = ready!(given_up.as_mut().poll(cx));
                 return Poll::Ready(Some(Err(error)));
             };
