@@ -42,7 +42,7 @@ pub(super) struct Server {
     /// Those in the middle of a stream, since it last moved on.
     pub(super) slow: Waiting,
     /// Turns to walk a directory.
-    pub(super) walks: Semaphore,
+    pub(super) walks: Arc<Semaphore>,
     slots: Arc<Semaphore>,
 }
 
@@ -148,7 +148,7 @@ impl Server {
             intake,
             idle: Waiting::default(),
             slow: Waiting::default(),
-            walks: Semaphore::new(WALKS),
+            walks: Arc::new(Semaphore::new(WALKS)),
             slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         }
     }
