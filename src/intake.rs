@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
 use crate::engine::{Reason, Verdict};
 use crate::report::{ScanReport, Target, Timings};
 use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
@@ -20,7 +23,14 @@ pub struct Intake {
     pub scratch_dir: PathBuf,
     /// Longer streams are not taken.
     pub max_file_size_bytes: u64,
+    /// Turns to look at files that clients name.
+    reading: Arc<Semaphore>,
+    /// How long that may take.
+    patience: Duration,
 }
+
+/// How long a file that a client names may take to be opened and read: a network's file system or FUSE can stall for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a stream was not taken, or not scanned. Only the first says anything about it.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +54,19 @@ pub struct Upload {
 }
 
 impl Intake {
+    /// An intake in front of a pool.
+    #[must_use]
+    pub fn new(pool: Arc<Pool>, budget: Budget, scratch_dir: PathBuf, max_file_size_bytes: u64) -> Self {
+        let reading = Arc::new(Semaphore::new(Self::readers(pool.threads())));
+        Self { pool, budget, scratch_dir, max_file_size_bytes, reading, patience: PATIENCE }
+    }
+
+    /// How many files that clients name are read at once for so many scan threads, each by a thread of the runtime's.
+    #[must_use]
+    pub fn readers(scan_threads: usize) -> usize {
+        scan_threads.max(1).saturating_mul(2)
+    }
+
     /// Begins a stream of unknown size.
     ///
     /// # Errors
@@ -82,9 +105,28 @@ impl Intake {
         target: impl FnOnce(u64) -> Target,
     ) -> Result<ScanReport, ScanError> {
         let began = Instant::now();
-        let scanned = self.pool.scan(load).await?;
+        // The turn is kept until the scan is done: what was read takes memory.
+        let (input, _turn) = self.look(load).await?;
+        let scanned = self.pool.scan(move || Ok(input)).await?;
         let timings = Timings::new(Duration::ZERO, Duration::ZERO, began.elapsed(), Duration::ZERO);
         Ok(ScanReport::new(target(scanned.size), scanned, timings, Vec::new()))
+    }
+
+    /// Looks at a file that a client names: not on a scan thread, because it can stall for ever. A turn is lost as long as it does.
+    ///
+    /// # Errors
+    ///
+    /// [`ScanError::Read`], also when there is no turn, or no answer, for ten minutes.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<(T, OwnedSemaphorePermit), ScanError> {
+        let stalled = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let turn = timeout(self.patience, Arc::clone(&self.reading).acquire_owned()).await.map_err(stalled)?;
+        let turn = turn.map_err(|_| ScanError::Closed)?;
+        let looking = tokio::task::spawn_blocking(move || (work(), turn));
+        let (found, turn) = timeout(self.patience, looking).await.map_err(stalled)?.map_err(io::Error::other)?;
+        Ok((found?, turn))
     }
 }
 
@@ -151,4 +193,53 @@ fn trouble(error: io::Error) -> IntakeError {
 
 fn blocking<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::engine::{Definitions, Observations, Status};
+    use crate::scan::{Backend, Current, Observed};
+
+    struct FindsNothing;
+
+    impl Backend for FindsNothing {
+        fn current(&self) -> Current {
+            let definitions = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
+            Current { definitions: Arc::new(definitions), options_digest: "o".into() }
+        }
+
+        fn scan(&self, _: &Input) -> io::Result<Observed> {
+            Ok(Observed { observations: Observations { finished: true, ..Observations::default() }, with: self.current() })
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_stalled_held_all_scan_threads() {
+        let pool = Arc::new(Pool::new(Arc::new(FindsNothing), 1, Duration::from_secs(600)).unwrap());
+        let mut intake = Intake::new(Arc::clone(&pool), Budget::new(1, 1, 1), PathBuf::new(), 100);
+        intake.patience = Duration::from_millis(50);
+        let target = |size| Target::Stream { name: String::new(), size };
+        let mut gates = Vec::new();
+        for _ in 0..Intake::readers(1) {
+            let (gate, end) = mpsc::channel::<()>();
+            gates.push(gate);
+            let load = move || {
+                let _ = end.recv();
+                Ok(Input::from_bytes(Vec::new()))
+            };
+            let stalled = intake.local(load, target).await;
+            assert!(matches!(&stalled, Err(ScanError::Read(error)) if error.kind() == io::ErrorKind::TimedOut), "{stalled:?}");
+        }
+        let other = intake.local(|| Ok(Input::from_bytes(Vec::new())), target).await;
+        assert!(matches!(other, Err(ScanError::Read(_))), "there is no turn left for files");
+        let stream = pool.scan(|| Ok(Input::from_bytes(Vec::new()))).await.unwrap();
+        assert_eq!(stream.verdict.status, Status::Clean, "what needs no file is scanned");
+        drop(gates);
+        intake.patience = PATIENCE;
+        let file = intake.local(|| Ok(Input::from_bytes(Vec::new())), target).await.unwrap();
+        assert_eq!(file.status, Status::Clean, "their turns are free again");
+    }
 }

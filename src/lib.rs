@@ -93,3 +93,5 @@ pub mod shutdown;
 pub mod telemetry;
 #[cfg(feature = "service")]
 mod unix_socket;
+#[cfg(feature = "service")]
+mod waiting;

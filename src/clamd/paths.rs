@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -48,8 +49,9 @@ pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply
         return reply.answer(name, &Answer::error("Paths are not taken over TCP; send the file with INSTREAM.")).await;
     }
     let root = path.to_owned();
-    let Ok(single) = tokio::task::spawn_blocking(move || single(&root)).await else {
-        return reply.answer(name, &Answer::error("The walk failed.")).await;
+    let single = match server.intake.look(move || Ok(single(&root))).await {
+        Ok((single, _turn)) => single,
+        Err(error) => return reply.answer(name, &Answer::failed(&error)).await,
     };
     let all = mode == Mode::AllMatch;
     if let Some(single) = single {
@@ -57,7 +59,7 @@ pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply
         return reply.lines(answer.lines(path.as_os_str().as_bytes(), all)).await;
     }
     // Each holds descriptors and a thread of the runtime.
-    let Ok(Ok(_turn)) = timeout(TURN, server.walks.acquire()).await else {
+    let Ok(Ok(turn)) = timeout(TURN, Arc::clone(&server.walks).acquire_owned()).await else {
         return reply.answer(name, &Answer::error("Too many directories are looked through; try again later.")).await;
     };
     // What the client may take to read, for all replies together: others wait for its turn.
@@ -65,6 +67,8 @@ pub(super) async fn scan(server: &Server, mode: Mode, path: &Path, reply: &Reply
     let (sender, mut found) = mpsc::channel(AHEAD);
     let root = path.to_owned();
     let walk = tokio::task::spawn_blocking(move || {
+        // Kept as long as the walk stalls, even when its client has gone.
+        let _turn = turn;
         let _ = walk(&root, &sender);
     });
     let at_once = if mode == Mode::Multi { server.intake.pool.threads() * 2 } else { 1 };

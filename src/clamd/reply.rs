@@ -69,7 +69,8 @@ impl Answer {
 
     /// The answer's lines without terminators; `all` names, or the first one.
     pub(super) fn lines(&self, subject: &[u8], all: bool) -> Vec<Vec<u8>> {
-        let line = |text: &str| [&printable(subject), &b": "[..], &printable(text.as_bytes())].concat();
+        let subject = without_verdict(printable(subject));
+        let line = |text: &str| [&subject, &b": "[..], &printable(text.as_bytes())].concat();
         match self {
             Self::Ok => vec![line("OK")],
             Self::Found(names) => {
@@ -121,6 +122,16 @@ pub(super) fn printable(text: &[u8]) -> Vec<u8> {
         }
     }
     line
+}
+
+/// A name in which no colon stands before `OK`: some clients look for the verdict behind the first colon of a reply, not the last.
+fn without_verdict(name: Vec<u8>) -> Vec<u8> {
+    let forges = |n: usize| name.get(n + 1..).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"OK"));
+    let escaped = name.iter().enumerate().flat_map(|(n, byte)| match byte {
+        b':' if forges(n) => br"\u{3a}",
+        _ => std::slice::from_ref(byte),
+    });
+    escaped.copied().collect()
 }
 
 /// Whether a character begins a line for some readers, or turns the text around it: what follows a name could be taken for its
@@ -214,6 +225,19 @@ mod tests {
         let long = "x ".repeat(500);
         let name = unscannable_name(&report(verdict(Status::Unscannable, &[], Some((Reason::EngineError, &long)))));
         assert_eq!(name.len(), FAMILY.len() + ".ENGINE_ERROR.".len() + LONGEST_DETAIL);
+    }
+
+    #[test]
+    fn a_name_with_a_colon_forged_a_verdict() {
+        for (name, expected) in [
+            ("/a: OK", r"/a\u{3a} OK"),
+            ("/a:OK: x", r"/a\u{3a}OK: x"),
+            ("/a:  OK", r"/a\u{3a}  OK"),
+            ("/12:30: O", "/12:30: O"),
+        ] {
+            let infected = Answer::Found(vec!["Win.B".to_owned()]);
+            assert_eq!(infected.lines(name.as_bytes(), false), [format!("{expected}: Win.B FOUND").into_bytes()]);
+        }
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! Listens, and keeps the number of connections in bounds.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,13 +18,13 @@ use crate::config::ClamdConfig;
 use crate::intake::Intake;
 use crate::service::Service;
 use crate::unix_socket::UnixSocket;
+use crate::waiting::Waiting;
 
 /// How many directories are walked at once, for all clients.
 const WALKS: usize = 32;
 
-/// When all connections are taken, one that has waited so long for its client, or for its stream to move on, is closed for a
-/// new one.
-const SPARE_IDLE: Duration = Duration::from_secs(1);
+/// How often to look for a client that can be sent away.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long whoever is sent away may take to go: it gets an answer, and time to read it.
 const GOING: Duration = Duration::from_secs(4);
@@ -39,47 +38,12 @@ pub(super) struct Server {
     pub(super) service: Arc<Service>,
     pub(super) intake: Arc<Intake>,
     /// Those that wait for a command.
-    pub(super) idle: IdleOnes,
+    pub(super) idle: Waiting,
     /// Those in the middle of a stream, since it last moved on.
-    pub(super) slow: IdleOnes,
+    pub(super) slow: Waiting,
     /// Turns to walk a directory.
-    pub(super) walks: Semaphore,
+    pub(super) walks: Arc<Semaphore>,
     slots: Arc<Semaphore>,
-}
-
-/// Connections that wait for their clients, the one that has waited longest first.
-pub(super) type IdleOnes = Arc<Mutex<BTreeMap<(Instant, u64), CancellationToken>>>;
-
-/// A connection among the [`IdleOnes`], until it is dropped.
-pub(super) struct Idle {
-    ones: IdleOnes,
-    key: (Instant, u64),
-    send_away: CancellationToken,
-}
-
-impl Idle {
-    /// Waits from now on.
-    pub(super) fn new(ones: &IdleOnes) -> Self {
-        let send_away = CancellationToken::new();
-        let now = Instant::now();
-        let mut all = ones.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = all.range((now, 0)..=(now, u64::MAX)).next_back().map_or(0, |(&(_, number), _)| number + 1);
-        let key = (now, number);
-        all.insert(key, send_away.clone());
-        drop(all);
-        Self { ones: Arc::clone(ones), key, send_away }
-    }
-
-    /// Waits until its place is needed.
-    pub(super) async fn sent_away(&self) {
-        self.send_away.cancelled().await;
-    }
-}
-
-impl Drop for Idle {
-    fn drop(&mut self) {
-        self.ones.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
 }
 
 enum Listener {
@@ -182,32 +146,20 @@ impl Server {
             config: config.clone(),
             service: Arc::clone(service),
             intake,
-            idle: IdleOnes::default(),
-            slow: IdleOnes::default(),
-            walks: Semaphore::new(WALKS),
+            idle: Waiting::default(),
+            slow: Waiting::default(),
+            walks: Arc::new(Semaphore::new(WALKS)),
             slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         }
-    }
-
-    /// Sends one away: one that waits for a command, or else the slowest stream. False when all are busy.
-    fn spare_one(&self) -> bool {
-        for ones in [&self.idle, &self.slow] {
-            let ones = ones.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, send_away)) = ones.first_key_value().filter(|((since, _), _)| since.elapsed() >= SPARE_IDLE) {
-                send_away.cancel();
-                return true;
-            }
-        }
-        false
     }
 
     /// Waits for a place for one more connection, and takes it from a client that says nothing or little: else those could
     /// keep all others out.
     async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            // Whoever is sent away may take some time to go; nobody else has to go for it.
-            let is_one_going = self.slots.available_permits() == 0 && self.spare_one();
-            let patience = if is_one_going { GOING } else { SPARE_IDLE / 10 };
+            // One that waits for a command, or else the slowest stream. It may take some time to go; nobody else has to go for it.
+            let is_one_going = self.slots.available_permits() == 0 && (self.idle.send_one_away() || self.slow.send_one_away());
+            let patience = if is_one_going { GOING } else { LOOK_AGAIN };
             let free = Arc::clone(&self.slots).acquire_owned();
             if let Ok(slot) = timeout(patience, free).await {
                 return slot.ok();

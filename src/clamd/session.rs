@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::command::Command;
 use super::frame::{Frame, Frames, LONGEST_COMMAND, Style};
 use super::reply::Answer;
-use super::server::{Idle, Server};
+use super::server::Server;
 use super::socket::Socket;
 use super::{paths, status};
 use crate::config::Unscannable;
 use crate::intake::{IntakeError, Upload};
 use crate::telemetry::events;
+use crate::waiting::Pace;
 
 /// What is read at once. A stream is taken in pieces of this size, whatever its client calls a chunk.
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -30,27 +31,6 @@ const MOST_UNDER_WAY: usize = 16;
 /// How long what a refused client still sends is read, so that it can read why: closing a connection with bytes unread loses
 /// the reply.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// So many bytes within a second keep a stream from being the slowest.
-const MOVES_ON: usize = 16 * 1024;
-
-/// How a command that has begun moves on.
-#[derive(Default)]
-struct Pace {
-    /// Among the slow ones, since it last moved on.
-    slow: Option<Idle>,
-    /// What has arrived since.
-    received: usize,
-}
-
-impl Pace {
-    fn received(&mut self, count: usize) {
-        self.received += count;
-        if self.received >= MOVES_ON {
-            *self = Self::default();
-        }
-    }
-}
 
 /// A reply to one command.
 pub(super) struct Reply {
@@ -256,11 +236,11 @@ impl Session {
             if busy {
                 idle = None;
             } else if idle.is_none() {
-                idle = Some(Idle::new(&self.server.idle));
+                idle = Some(self.server.idle.begin());
             }
             let sent_away = async {
                 match &idle {
-                    Some(idle) => idle.sent_away().await,
+                    Some(idle) => idle.sent_away().cancelled().await,
                     None => std::future::pending().await,
                 }
             };
@@ -375,12 +355,12 @@ impl Session {
 
     /// Reads more of a command that has begun, no longer than until `give_up`.
     async fn read_more(&mut self, give_up: Instant, late: End, pace: &mut Pace) -> Result<(), End> {
-        let slow = pace.slow.get_or_insert_with(|| Idle::new(&self.server.slow));
+        let sent_away = pace.wait(&self.server.slow);
         let deadline = give_up.min(Instant::now() + seconds(self.server.config.read_timeout_secs));
         let read = tokio::select! {
             read = self.socket.read(self.input.space(), &mut self.descriptors) => read,
             () = sleep_until(deadline) => return Err(late),
-            () = slow.sent_away() => return Err(End::SentAway),
+            () = sent_away.cancelled() => return Err(End::SentAway),
             () = self.socket.broken() => return Err(End::Gone),
         };
         match read? {

@@ -140,12 +140,8 @@ async fn scan(config: &Config, arguments: &Arguments, addresses: Vec<Address>) -
     let pool = Pool::new(Arc::new(warm) as Arc<dyn Backend>, config.threads(), config.scan_timeout());
     let pool = Arc::new(pool.context("cannot start scan threads")?);
     let budget = Budget::new(config.scan.memory_bytes, config.scan.spool_bytes, config.scan.in_memory_max_bytes);
-    let intake = Arc::new(Intake {
-        pool: Arc::clone(&pool),
-        budget,
-        scratch_dir: scratch.path().to_owned(),
-        max_file_size_bytes: config.limits.max_file_size_bytes,
-    });
+    let max_file_size_bytes = config.limits.max_file_size_bytes;
+    let intake = Arc::new(Intake::new(Arc::clone(&pool), budget, scratch.path().to_owned(), max_file_size_bytes));
     let aws = objects::Aws::for_addresses(&addresses).await;
     let objects = match &aws {
         Some(aws) => Some(aws.objects(config, &intake, arguments.act).await?),

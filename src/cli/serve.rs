@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +30,14 @@ use crate::telemetry::metrics;
 /// How long giving messages back may take after the grace period.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
-/// How many threads may wait for the disk at once.
+/// How many threads may wait for the disk at once, besides those that read the files which clients name.
 const BLOCKING_THREADS: usize = 64;
+
+/// How many files a scan opens, roughly: libclamav has some for each level of nesting.
+const FILES_A_SCAN: usize = 64;
+
+/// How many are open besides, roughly: definitions, connections to AWS, logs.
+const OWN_FILES: usize = 100;
 
 /// How often the metrics are tidied up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(30);
@@ -48,7 +55,9 @@ pub fn run(config: Config) -> ExitCode {
         );
         return ExitCode::from(USAGE);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()
+    warn_of_too_few_files(&config);
+    let blocking_threads = BLOCKING_THREADS + Intake::readers(config.threads());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(blocking_threads).enable_all().build()
     {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -59,6 +68,18 @@ pub fn run(config: Config) -> ExitCode {
     let code = runtime.block_on(serve(Arc::new(config)));
     runtime.shutdown_timeout(LAST_WORDS);
     ExitCode::from(code)
+}
+
+/// Says so when clients can take all files that the system lets this process open. Nothing wrong is answered then, but others find no
+/// connection or no room.
+fn warn_of_too_few_files(config: &Config) {
+    let needed = config.http.open_files() + config.clamd.open_files() + config.threads() * FILES_A_SCAN + OWN_FILES;
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return };
+    if limit < needed as u64 {
+        let hint = "raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= in Docker), or lower http.max_connections and \
+                    clamd.max_connections";
+        tracing::warn!(limit, needed, hint, "fewer files can be opened than the clients may need");
+    }
 }
 
 /// Serves, and says how it ended: the exit code.
@@ -230,12 +251,7 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
     let pool = Arc::new(pool);
     let scan = &config.scan;
     let budget = Budget::new(scan.memory_bytes, scan.spool_bytes, scan.in_memory_max_bytes);
-    let intake = Intake {
-        pool: Arc::clone(&pool),
-        budget,
-        scratch_dir: scratch_dir.to_owned(),
-        max_file_size_bytes: config.limits.max_file_size_bytes,
-    };
+    let intake = Intake::new(Arc::clone(&pool), budget, scratch_dir.to_owned(), config.limits.max_file_size_bytes);
     let mut parts = Parts { warm: Arc::clone(warm), pool, intake: Arc::new(intake), objects: None };
     if config.queue.url.is_none() && config.http.s3_buckets.is_empty() {
         return Ok(Assembly { parts, queue: None });

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::those_that_are;
+
 /// `[clamd]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,17 +74,44 @@ impl ClamdConfig {
         u32::from_str_radix(&self.socket_mode, 8).ok().filter(|&mode| mode <= 0o777)
     }
 
+    /// How many files its clients can have open here: connections, and for each a stream on disk or a descriptor that it passed.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        if self.is_enabled() { self.max_connections.saturating_mul(2) } else { 0 }
+    }
+
     /// What cannot work.
     pub(super) fn problems(&self) -> Vec<&'static str> {
-        [
+        those_that_are([
             (self.mode().is_none(), "clamd.socket_mode must be permissions in octal digits, such as 660"),
             (self.max_connections == 0, "clamd.max_connections must be at least 1"),
+            (self.max_connections > 1_000_000, "clamd.max_connections must be at most 1000000"),
             (self.read_timeout_secs == 0, "clamd.read_timeout_secs must be at least 1"),
             (self.stream_timeout_secs == 0, "clamd.stream_timeout_secs must be at least 1"),
             (self.idle_timeout_secs == 0, "clamd.idle_timeout_secs must be at least 1"),
-        ]
-        .into_iter()
-        .filter_map(|(wrong, problem)| wrong.then_some(problem))
-        .collect()
+            (
+                self.read_timeout_secs.max(self.stream_timeout_secs).max(self.idle_timeout_secs) > 24 * 3600,
+                "clamd's times must be at most 86400",
+            ),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_without_end_ended_every_connection() {
+        for (text, works) in [
+            ("read_timeout_secs = 86400", true),
+            ("read_timeout_secs = 86401", false),
+            ("stream_timeout_secs = 9223372036854775807", false),
+            ("idle_timeout_secs = 9223372036854775807", false),
+            ("max_connections = 9223372036854775807", false),
+        ] {
+            let config: ClamdConfig = toml::from_str(text).unwrap();
+            assert_eq!(config.problems().is_empty(), works, "{text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{Secret, those_that_are};
 
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct HttpConfig {
     /// How many connections are open at once. On 32 more, health and metrics are answered, and everything else 503; more wait
     /// to be accepted.
     pub max_connections: usize,
-    /// How many scans are asked for at once; more are answered 429.
+    /// How many scans are asked for at once. The slowest body makes room for one more; when none is slow, more are answered 429.
     pub max_scans: usize,
     /// How long the body of a request may take to arrive; then it is answered 408.
     pub request_timeout_secs: u64,
@@ -83,6 +83,12 @@ impl HttpConfig {
         Duration::from_secs(self.keep_alive_secs)
     }
 
+    /// How many files its clients can have open here: connections, those kept for health included, and bodies on disk.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        if self.enabled { self.max_connections + 100 + self.max_scans } else { 0 }
+    }
+
     /// What cannot work.
     pub(super) fn problems(&self) -> Vec<&'static str> {
         let tokens_are_long = self.tokens.iter().all(|token| token.reveal().len() >= 16);
@@ -93,7 +99,7 @@ impl HttpConfig {
                 // Behind these the path has ended: any path would begin with what is left.
                 && !prefix.contains(['?', '#'])
         });
-        [
+        those_that_are([
             (
                 self.enabled && self.tokens.is_empty() && !self.is_open(),
                 "http.tokens is empty, and http.listen can be reached from elsewhere: set tokens, or http.allow_anonymous = true",
@@ -111,12 +117,15 @@ impl HttpConfig {
             (self.keep_alive_secs == 0, "http.keep_alive_secs must be at least 1"),
             (self.max_connections > 1_000_000, "http.max_connections must be at most 1000000"),
             (self.max_scans > 1_000_000, "http.max_scans must be at most 1000000"),
-            (self.keep_alive_secs.max(self.request_timeout_secs).max(self.idle_timeout_secs) > 24 * 3600, "http's times must be at most 86400"),
-            (!callbacks_are_urls, "http.callbacks must be URLs that end with a slash and have no ? or #, such as https://app.example/hooks/"),
-        ]
-        .into_iter()
-        .filter_map(|(wrong, problem)| wrong.then_some(problem))
-        .collect()
+            (
+                self.keep_alive_secs.max(self.request_timeout_secs).max(self.idle_timeout_secs) > 24 * 3600,
+                "http's times must be at most 86400",
+            ),
+            (
+                !callbacks_are_urls,
+                "http.callbacks must be URLs that end with a slash and have no ? or #, such as https://app.example/hooks/",
+            ),
+        ])
     }
 }
 

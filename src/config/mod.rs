@@ -228,6 +228,11 @@ impl Default for LogConfig {
     }
 }
 
+/// Of all that could be wrong, what is.
+fn those_that_are<const N: usize>(problems: [(bool, &'static str); N]) -> Vec<&'static str> {
+    problems.into_iter().filter_map(|(is_wrong, problem)| is_wrong.then_some(problem)).collect()
+}
+
 impl Config {
     /// What cannot work, one sentence each, with the field's name.
     #[must_use]

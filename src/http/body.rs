@@ -8,30 +8,42 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
+use super::api::Api;
 use super::error::ApiError;
 use crate::config::HttpConfig;
+use crate::waiting::{Pace, Waiting};
 
 /// The longest JSON that is read.
 const JSON_BYTES: usize = 64 * 1024;
 
-/// A body that must not take too long, neither for the next piece nor as a whole. The time while nobody asks for more of it
-/// does not count.
+/// A body that must not take too long, neither for the next piece nor as a whole, and not be the slowest when its place is
+/// needed. The time while nobody asks for more of it does not count.
 pub(super) struct TimedBody {
     body: Body,
     /// How long the next piece may take.
     idle: Duration,
     /// How long all the rest may take.
     left: Duration,
-    /// While the next piece is waited for: since when, and until when at most.
-    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    slow: Waiting,
+    pace: Pace,
+    /// While the next piece is waited for: since when, and what ends that.
+    waiting: Option<(Instant, GivenUp)>,
 }
 
+type GivenUp = Pin<Box<dyn Future<Output = ApiError> + Send>>;
+
 impl TimedBody {
-    pub(super) fn new(body: Body, config: &HttpConfig) -> Self {
-        let seconds = Duration::from_secs;
-        Self { body, idle: seconds(config.idle_timeout_secs), left: seconds(config.request_timeout_secs), waiting: None }
+    /// The body of a scan that has begun.
+    pub(super) fn of_scan(body: Body, api: &Api) -> Self {
+        Self::new(body, &api.config, api.slow.clone())
+    }
+
+    fn new(body: Body, config: &HttpConfig, slow: Waiting) -> Self {
+        let (idle, left) = (Duration::from_secs(config.idle_timeout_secs), Duration::from_secs(config.request_timeout_secs));
+        Self { body, idle, left, slow, pace: Pace::default(), waiting: None }
     }
 
     /// The next piece; `None` at the end.
@@ -42,23 +54,40 @@ impl TimedBody {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-                let (idle, left) = (self.idle, self.left);
-                let (_, sleep) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(idle.min(left)))));
-                ready!(sleep.as_mut().poll(cx));
-                return Poll::Ready(Some(Err(ApiError::too_slow("the body did not come in time"))));
+                let (patience, sent_away) = (self.idle.min(self.left), self.pace.wait(&self.slow));
+                let (_, given_up) =
+                    self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(given_up(patience, sent_away.clone()))));
+                let error = ready!(given_up.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(error)));
             };
             if let Some((since, _)) = self.waiting.take() {
                 self.left = self.left.saturating_sub(since.elapsed());
             }
             return Poll::Ready(match frame {
-                None => None,
+                None => {
+                    self.pace = Pace::default();
+                    None
+                }
                 Some(Err(error)) => Some(Err(ApiError::malformed(format!("the body broke off: {error}")))),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) => Some(Ok(bytes)),
+                    Ok(bytes) => {
+                        self.pace.received(bytes.len());
+                        Some(Ok(bytes))
+                    }
                     // Trailers say nothing that matters here.
                     Err(_) => continue,
                 },
             });
+        }
+    }
+}
+
+/// Waits until nothing more of a body is waited for, and says why.
+async fn given_up(patience: Duration, sent_away: CancellationToken) -> ApiError {
+    tokio::select! {
+        () = sleep(patience) => ApiError::too_slow("the body did not come in time"),
+        () = sent_away.cancelled() => {
+            ApiError::too_slow("http.max_scans scans are under way, and this body was the slowest: try again later")
         }
     }
 }
@@ -100,7 +129,8 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request, config: &HttpCon
     if length(&request).is_some_and(|length| length > JSON_BYTES as u64) {
         return Err(too_large());
     }
-    let mut body = TimedBody::new(request.into_body(), config);
+    // It holds no place yet that another could need.
+    let mut body = TimedBody::new(request.into_body(), config, Waiting::default());
     let mut text = Vec::new();
     while let Some(bytes) = body.next().await? {
         if text.len() + bytes.len() > JSON_BYTES {

@@ -241,7 +241,7 @@ async fn receive(api: &Api, request: Request) -> Result<(tokio::sync::OwnedSemap
     let Some(boundary) = form::boundary(request.headers())? else {
         return Err(ApiError::unsupported("Content-Type must be multipart/form-data"));
     };
-    let (scanning, parts) = api.begin_scan()?;
+    let (scanning, parts) = api.begin_scan().await?;
     let form = form::receive(api, request, boundary, &parts.intake).await?;
     Ok((scanning, form))
 }

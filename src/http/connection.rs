@@ -91,6 +91,8 @@ impl Connection {
         let mut builder = http1::Builder::new();
         // Silence is watched here, whatever it is that the client does not do: ask, end its question, or take the answer.
         builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD_BYTES).max_headers(HEAD_FIELDS);
+        // Who has closed its sending side may still wait for its answer (`nc -N`).
+        builder.half_close(true);
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
 
         let (mut patience, mut stopping) = (HEAD_TIME, false);

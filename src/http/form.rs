@@ -121,7 +121,7 @@ pub(super) async fn receive(api: &Api, request: Request, boundary: String, intak
         return Err(ApiError::too_large(format!("no form of {MAX_PARTS} parts can have so many bytes")));
     }
     let allowance = Arc::new(AtomicU64::new(0));
-    let body = TimedBody::new(request.into_body(), &api.config);
+    let body = TimedBody::of_scan(request.into_body(), api);
     let strict = StrictForm::new(&boundary);
     let mut metered = Metered { body, strict, allowance: Arc::clone(&allowance), pause: false };
     let mut form = Multipart::new(&mut metered, boundary);

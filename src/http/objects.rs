@@ -129,7 +129,7 @@ struct Job {
 pub(super) async fn scan(State(api): State<Arc<Api>>, request: Request) -> Result<Response, ApiError> {
     let order: ScanOrder = body::json(request, &api.config).await?;
     check(&order, &api)?;
-    let (scanning, parts) = api.begin_scan()?;
+    let (scanning, parts) = api.begin_scan().await?;
     let objects = parts.objects.clone().ok_or_else(|| ApiError::unavailable("this service has no access to S3"))?;
     let callback = order.callback.as_deref().map(|url| api.callbacks.prepare(url)).transpose()?;
     let event = ObjectEvent {

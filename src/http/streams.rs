@@ -100,7 +100,7 @@ pub(super) async fn scan(
     if name.len() > NAME_BYTES {
         return Err(name_too_long());
     }
-    let (scanning, parts) = api.begin_scan()?;
+    let (scanning, parts) = api.begin_scan().await?;
     let mut reports = match form::boundary(request.headers())? {
         None => vec![receive_and_scan(&api, request, &parts.intake, name).await?],
         Some(boundary) => match form::receive(&api, request, boundary, &parts.intake).await? {
@@ -151,7 +151,7 @@ async fn receive_and_scan(api: &Api, request: Request, intake: &Arc<Intake>, nam
         return Ok(too_large(intake, name, length));
     }
     let mut upload = intake.upload().map_err(|error| failed(api, error))?;
-    let mut body = TimedBody::new(request.into_body(), &api.config);
+    let mut body = TimedBody::of_scan(request.into_body(), api);
     while let Some(bytes) = body.next().await? {
         match upload.write(&bytes) {
             Ok(()) => {}

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -74,11 +74,13 @@ impl Input {
     ///
     /// When the file cannot be read, or is a directory, a pipe or a device: libclamav would call those clean.
     pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        // Looked at before it is opened: opening a pipe waits for its writer.
+        // Looked at before it is opened: opening a device can do something.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Self::from_file(File::open(path)?, limit)
+        // It can be another one by now: opening a pipe waits for its writer, and a file with a lease for its holder.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+        Self::from_file(file, limit)
     }
 
     /// The whole of an open file, wherever its position is; it is moved. Blocks on the disk: call it on a scan thread.

@@ -307,7 +307,7 @@ async fn files_and_directories() {
         |name: &str, names: &[&str]| names.iter().map(|found| format!("{}: {found} FOUND", at(name))).collect::<Vec<_>>();
     let (both, one) = (["Clamav.Test.File-6.UNOFFICIAL", EICAR_NAME], ["Clamav.Test.File-6.UNOFFICIAL"]);
     let mixed = [names("mixed/x", &[EICAR_NAME]), names("mixed/sub/y", &[EICAR_NAME])].concat();
-    let hostile = vec![format!("{}: {EICAR_NAME} FOUND", at("mixed/evil\\nname: OK"))];
+    let hostile = vec![format!("{}: {EICAR_NAME} FOUND", at("mixed/evil\\nname\\u{3a} OK"))];
     let ok = |name: &str| vec![format!("{}: OK", at(name))];
     let error = |name: &str, text: &str| vec![format!("{}: {text} ERROR", at(name))];
     let missing = "File path check failure: No such file or directory.";

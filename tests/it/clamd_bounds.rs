@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::clamd::{PATIENCE, address, ask, chunks, connect, found, instream, open_files, rest, say, socket, start};
 use crate::samples::{self, eicar};
@@ -260,9 +261,36 @@ async fn a_name_with_a_line_separator_does_not_forge_a_verdict() {
     {
         let path = directory.join(format!("a{mark}stream: OK"));
         fs::write(&path, eicar()).unwrap();
-        let name = format!("{}/a{}stream: OK", directory.display(), mark.escape_default());
+        let name = format!("{}/a{}stream\\u{{3a}} OK", directory.display(), mark.escape_default());
         let reply = say(&socket(&service), format!("zCONTSCAN {}\0", directory.display()).as_bytes());
         assert_eq!(reply, format!("{}\0", found(&name)));
         fs::remove_file(path).unwrap();
     }
+}
+
+/// Whoever holds a lease can keep others waiting who want to open the file.
+const LEASE: &str = "
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = os.open(sys.argv[1], os.O_WRONLY)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print(flush=True)
+sys.stdin.read()
+";
+
+#[tokio::test]
+async fn a_file_that_could_not_be_opened_at_once_held_its_thread() {
+    let service = start(&[]).await;
+    let path = service.dir.path().join("file");
+    fs::write(&path, b"hello").unwrap();
+    let mut python = Command::new("python3");
+    python.args(["-c", LEASE]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = python.spawn().unwrap();
+    holder.stdout.take().unwrap().read_exact(&mut [0]).expect("no lease");
+    let scan = format!("zSCAN {}\0", path.display());
+    let unavailable = format!("{}: Resource temporarily unavailable. ERROR\0", path.display());
+    assert_eq!(say(&socket(&service), scan.as_bytes()), unavailable);
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert_eq!(say(&socket(&service), scan.as_bytes()), format!("{}: OK\0", path.display()));
 }

@@ -1,13 +1,14 @@
 //! clamd's clients, unchanged.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clamav_client::{Socket, Tcp};
 
-use crate::clamd::{address, socket, start};
+use crate::clamd::{address, connect, socket, start};
 use crate::freshclam::Mirror;
 use crate::samples::{self, EICAR_NAME, eicar};
 use crate::service::Service;
@@ -217,6 +218,72 @@ async fn the_crate_clamav_client() {
                 assert_eq!(clamav_client::clean(&reply).unwrap(), clean, "{how}: {text}");
             }
         }
+    }
+}
+
+/// What xenolope/quahog 3 (PHP) sends, byte for byte, each piece by itself, and one read for the reply. It closes nothing before.
+#[tokio::test]
+async fn the_bytes_of_quahog_for_php() {
+    let service = start(&[LIMIT]).await;
+    let root = files(&service);
+    let path = |name: &str| root.join(name).display().to_string();
+    let read = |name: &str| fs::read(root.join(name)).unwrap();
+    let command = |text: &str| vec![format!("n{text}\n").into_bytes()];
+    let stream = |content: &[u8]| {
+        let mut pieces = command("INSTREAM");
+        for chunk in content.chunks(1024) {
+            pieces.push(u32::try_from(chunk.len()).unwrap().to_be_bytes().to_vec());
+            pieces.push(chunk.to_vec());
+        }
+        pieces.push(vec![0; 4]);
+        pieces
+    };
+    let session = |pieces: Vec<Vec<u8>>| [command("IDSESSION"), pieces].concat();
+    let found = format!("stream: {EICAR_NAME} FOUND\n");
+    for (pieces, expected) in [
+        (command("PING"), "PONG\n".to_owned()),
+        (command("RELOAD"), "RELOADING\n".to_owned()),
+        (stream(b"hello"), "stream: OK\n".to_owned()),
+        (stream(&eicar()), found.clone()),
+        (stream(&samples::noise(100_000)), "stream: OK\n".to_owned()),
+        (stream(&read("locked.zip")), "stream: Clamgate.Unscannable.ENCRYPTED.Zip FOUND\n".to_owned()),
+        (stream(&read("large")), "stream: Clamgate.Unscannable.TOO_LARGE.MaxFileSize FOUND\n".to_owned()),
+        (session(command("PING")), "1: PONG\n".to_owned()),
+        (session(stream(&eicar())), format!("1: {found}")),
+        (command(&format!("SCAN {}", path("eicar"))), format!("{}: {EICAR_NAME} FOUND\n", path("eicar"))),
+        (command(&format!("CONTSCAN {}", path("clean"))), format!("{}: OK\n", path("clean"))),
+        (command(&format!("MULTISCAN {}", path("clean"))), format!("{}: OK\n", path("clean"))),
+    ] {
+        let mut client = connect(&socket(&service));
+        for piece in &pieces {
+            // A stream that is refused is read to its end all the same.
+            client.write_all(piece).unwrap();
+        }
+        let mut reply = [0; 4096];
+        let count = client.read(&mut reply).unwrap();
+        assert_eq!(String::from_utf8_lossy(&reply[..count]), expected);
+    }
+}
+
+/// What appwrite/php-clamav sends: commands without any terminator.
+#[tokio::test]
+async fn the_bytes_of_appwrite_php_clamav() {
+    let service = start(&[]).await;
+    let root = files(&service);
+    let forged = root.join("x:OK");
+    fs::write(&forged, eicar()).unwrap();
+    let clean = root.join("clean/a");
+    for (command, expected) in [
+        ("PING".to_owned(), "PONG\n".to_owned()),
+        (format!("SCAN {}", clean.display()), format!("{}: OK\n", clean.display())),
+        // It looks between the first two colons.
+        (format!("SCAN {}", forged.display()), format!("{}/x\\u{{3a}}OK: {EICAR_NAME} FOUND\n", root.display())),
+    ] {
+        let mut client = connect(&socket(&service));
+        client.write_all(command.as_bytes()).unwrap();
+        let mut reply = [0; 4096];
+        let count = client.read(&mut reply).unwrap();
+        assert_eq!(String::from_utf8_lossy(&reply[..count]), expected);
     }
 }
 

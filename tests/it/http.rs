@@ -131,6 +131,16 @@ async fn every_part_of_a_form_is_scanned() {
     let words: Vec<String> = answer.json()["results"].as_array().unwrap().iter().map(verdict).collect();
     assert_eq!(words, [format!("INFECTED [\"{EICAR_NAME}\"] null"), r#"UNSCANNABLE [] "TOO_LARGE""#.to_owned()]);
 
+    // What was not read has no verdict, nor anybody else's.
+    let (good, bad) = (format!("FILES=@{clean}"), format!("FILES=@{eicar}"));
+    let first = curl(&["-F", &b, "-F", &bad, &scan]).await;
+    assert_eq!((first.status, verdict(&first.json())), (413, r#"UNSCANNABLE [] "TOO_LARGE""#.to_owned()));
+    let v2 = curl(&["-F", &good, "-F", &b, "-F", &bad, &format!("{url}/v2/scan")]).await;
+    let statuses: Vec<Value> = v2.json().as_array().unwrap().iter().map(|result| result["Status"].clone()).collect();
+    assert_eq!((v2.status, statuses), (413, vec![json!("OK"), json!("PARSE ERROR")]));
+    let v1 = curl(&["-F", &good, "-F", &b, "-F", &bad, &format!("{url}/api/v1/scan")]).await;
+    assert_eq!((v1.status, v1.json()["success"].clone()), (413, json!(false)));
+
     // The wrappers' routes: a virus wins, and nothing is passed over in silence.
     let v2 = format!("{url}/v2/scan");
     assert_eq!(curl(&["-F", &format!("a=@{clean}"), "-F", &a, "-F", &b, &v2]).await.status, 406);

@@ -125,24 +125,73 @@ async fn silent_connections_are_closed() {
     assert!(receive(half_a_head).await.is_empty());
 }
 
+/// A request whose body is waited for, and does not come.
+async fn stalled(url: &str) -> TcpStream {
+    let head = "POST /v1/scan HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n";
+    let mut stream = send(url, head.as_bytes()).await;
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
 #[tokio::test]
 async fn no_more_than_max_scans_at_once_and_a_client_that_goes_makes_room() {
-    let (_service, url) = Service::start_http(&[("CLAMGATE_HTTP__MAX_SCANS", "2")]).await;
+    let (service, url) = Service::start_http(&[("CLAMGATE_HTTP__MAX_SCANS", "2")]).await;
     let scan = format!("{url}/v1/scan");
-    let first = send(&url, beginning(1000).as_bytes()).await;
-    let second = send(&url, beginning(1000).as_bytes()).await;
-    let refused = wait::until("both to be under way", || async {
-        let answer = curl(&["-d", "x", &scan]).await;
-        (answer.status != 200).then_some(answer)
+    let slow = format!("@{}", file(service.dir.path(), "slow", &samples::slow(8)).display());
+    let under_way = {
+        let (body, scan) = (slow.clone(), scan.clone());
+        tokio::spawn(async move { curl(&["--data-binary", &body, &scan]).await })
+    };
+    wait::until("a scan under way", || async { service.health().await.filter(|health| health.scans > 0) }).await;
+    // One that has stalled for a second would not be in the way any more.
+    let (second, refused) = wait::until("a refusal within a second", || async {
+        let (second, refused) = (stalled(&url).await, curl(&["-d", "x", &scan]).await);
+        (refused.status != 200).then_some((second, refused))
     })
     .await;
+    let sent_away = || async {
+        let metrics = curl(&[&format!("{url}/metrics")]).await;
+        metrics.text().lines().find(|line| line.contains(r#"status="408""#)).map(str::to_owned)
+    };
+    let sent_away_before = sent_away().await;
     assert_eq!(refused.error(), (429, "too_many".to_owned()));
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(curl(&[&format!("{url}/livez")]).await.status, 200);
     assert_eq!(curl(&[&format!("{url}/readyz")]).await.status, 200);
     drop(second);
     wait::until("the second one's room", || async { (curl(&["-d", "x", &scan]).await.status == 200).then_some(()) }).await;
-    drop(first);
+    assert_eq!(sent_away().await, sent_away_before, "it was sent away, and had not made room by going");
+    assert_eq!(under_way.await.unwrap().json()["status"], "CLEAN", "a scan is not sent away, however long it takes");
+}
+
+#[tokio::test]
+async fn a_hundred_slow_bodies_kept_others_out() {
+    let (_service, url) = Service::start_http(&[]).await;
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        slow.push(stalled(&url).await);
+    }
+    let scan = format!("{url}/v1/scan");
+    wait::until("room", || async { (curl(&["-d", "x", &scan]).await.status == 200).then_some(()) }).await;
+    let slowest = answer(slow.remove(0)).await;
+    assert_eq!(slowest.error(), (408, "too_slow".to_owned()));
+    let answered = slow.iter().filter(|stream| stream.try_read(&mut [0]).is_ok()).count();
+    assert_eq!(answered, 0, "one went for the one that came");
+}
+
+#[tokio::test]
+async fn who_had_closed_its_sending_side_got_no_answer() {
+    let (_service, url) = Service::start_http(&[]).await;
+    let slow = samples::slow(1);
+    let head = format!("POST /v1/scan HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", slow.len());
+    let mut whole = send(&url, &[head.as_bytes(), &slow].concat()).await;
+    whole.shutdown().await.unwrap();
+    assert_eq!(answer(whole).await.json()["status"], "CLEAN");
+    let mut half = send(&url, beginning(1000).as_bytes()).await;
+    half.shutdown().await.unwrap();
+    assert_eq!(answer(half).await.error(), (400, "malformed".to_owned()));
 }
 
 #[tokio::test]
@@ -238,6 +287,26 @@ async fn thousands_of_connections_leave_health_alone() {
 }
 
 #[tokio::test]
+async fn nobody_was_told_that_too_few_files_can_be_opened() {
+    let warning = "fewer files can be opened than the clients may need";
+    for (setup, warned) in [("ulimit -n 1000", true), ("ulimit -Sn 256", false)] {
+        let mut service = Service::http(&[]).after(setup);
+        service.spawn();
+        service.until_ready().await;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.pid())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let figures: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(figures[0], figures[1], "{setup}: not as many as the system allows");
+        let lines = service.logged(warning);
+        assert_eq!(lines.len(), usize::from(warned), "{setup}: {line}");
+        if warned {
+            assert_eq!(lines[0]["limit"], 1000);
+            assert!(lines[0]["needed"].as_u64().unwrap() > 1000, "{}", lines[0]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn noise_on_the_line_harms_nobody() {
     let (service, url) = Service::start_http(&[]).await;
     let noise = samples::noise(100_000);
@@ -271,11 +340,8 @@ async fn sigterm_finishes_the_requests_under_way() {
 
 #[tokio::test]
 async fn sigterm_does_not_wait_for_ever() {
-    let settings = [("CLAMGATE_SERVICE__GRACE_SECS", "1"), ("CLAMGATE_HTTP__MAX_SCANS", "1")];
-    let (mut service, url) = Service::start_http(&settings).await;
-    let sending = send(&url, beginning(1000).as_bytes()).await;
-    let scan = format!("{url}/v1/scan");
-    wait::until("a request under way", || async { (curl(&["-d", "x", &scan]).await.status == 429).then_some(()) }).await;
+    let (mut service, url) = Service::start_http(&[("CLAMGATE_SERVICE__GRACE_SECS", "1")]).await;
+    let sending = stalled(&url).await;
     service.signal("TERM");
     assert_eq!(service.until_ended().await.code(), Some(0));
     assert_eq!(service.logged("HTTP requests under way were dropped").len(), 1);

@@ -111,11 +111,16 @@ impl Service {
 
     /// A service that is ready, with limits that a shell has set for it.
     pub async fn start_after(aws: &Aws, settings: &[(&str, &str)], setup: &str) -> Self {
-        let mut service = Self::new(aws, settings);
-        service.setup = format!("{setup}\n");
+        let mut service = Self::new(aws, settings).after(setup);
         service.spawn();
         service.until_ready().await;
         service
+    }
+
+    /// With these shell commands before the program.
+    pub fn after(mut self, setup: &str) -> Self {
+        self.setup = format!("{setup}\n");
+        self
     }
 
     /// Starts the program, again or for the first time.
