@@ -145,6 +145,8 @@ impl StateFile {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     fn work(source: &str) -> Work {
@@ -161,35 +163,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_found_again_by_the_same_work_alone() {
-        let dir = tempfile::tempdir().unwrap();
+    fn what_is_saved_is_found_again_by_the_same_work_alone() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
         let path = dir.path().join("state");
-        let mut file = StateFile::open(&path, work("s3://b/")).unwrap();
+        let mut file = StateFile::open(&path, work("s3://b/"))?;
         assert_eq!(file.start_after(), None);
         assert!(!path.exists());
         for key in ["a\n\u{1f41a}\"", "b"] {
-            file.save(Some(key)).unwrap();
-            assert_eq!(StateFile::open(&path, work("s3://b/")).unwrap().start_after(), Some(key));
+            file.save(Some(key))?;
+            assert_eq!(StateFile::open(&path, work("s3://b/"))?.start_after(), Some(key));
         }
-        let error = StateFile::open(&path, work("s3://b/other/")).unwrap_err();
-        assert!(matches!(error, StateError::Other { .. }), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
-        file.remove().unwrap();
+        let other = StateFile::open(&path, work("s3://b/other/"));
+        assert!(matches!(other, Err(StateError::Other { .. })), "{other:?}");
+        assert_eq!(fs::read_dir(dir.path())?.count(), 1, "nothing else is left");
+        file.remove()?;
         assert!(!path.exists());
+        Ok(())
     }
 
     #[test]
-    fn what_is_no_state_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
+    fn what_is_no_state_is_left_alone() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
         let path = dir.path().join("state");
         for text in ["", "{}", "something precious", r#"{"schema":"clamgate.enqueue/2","work":{},"start_after":null}"#] {
-            fs::write(&path, text).unwrap();
+            fs::write(&path, text)?;
             assert!(matches!(StateFile::open(&path, work("s3://b/")), Err(StateError::Shape { .. })), "{text}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::read_to_string(&path)?, text);
         }
         assert!(matches!(StateFile::open(dir.path(), work("s3://b/")), Err(StateError::Io { .. })));
         let nowhere = dir.path().join("no/such/dir");
-        let mut file = StateFile::open(&nowhere, work("s3://b/")).unwrap();
+        let mut file = StateFile::open(&nowhere, work("s3://b/"))?;
         assert!(matches!(file.save(None), Err(StateError::Io { .. })));
+        Ok(())
     }
 }

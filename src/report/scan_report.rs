@@ -245,6 +245,8 @@ fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
 
     fn report() -> ScanReport {
@@ -262,7 +264,7 @@ mod tests {
             sha256: Some("00".into()),
             definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
             engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0" },
-            scanned_at: OffsetDateTime::from_unix_timestamp_nanos(1_792_000_000_123_456_789).unwrap(),
+            scanned_at: datetime!(2026-10-14 17:46:40.123_456_789 UTC),
             timings_ms: Timings::new(
                 Duration::from_millis(12),
                 Duration::from_nanos(3_141_592),
@@ -276,12 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn the_json_is_the_contract() {
+    fn the_json_is_the_contract() -> serde_json::Result<()> {
         assert_eq!(
-            serde_json::to_string(&report()).unwrap(),
+            serde_json::to_string(&report())?,
             r#"{"schema":"clamgate.scan/1","scan_id":"ID","status":"INFECTED","signatures":["Win.Test.EICAR_HDB-1"],"reason":null,"detail":null,"target":{"kind":"s3","bucket":"b","key":"k","version_id":"v","etag":"e","size":68},"sha256":"00","definitions":{"version":27500,"built_at":null,"signatures":8,"fingerprint":"f"},"engine":{"libclamav":"1.4.6","clamgate":"0.1.0"},"scanned_at":"2026-10-14T17:46:40.123Z","timings_ms":{"queued":12.0,"fetch":3.142,"scan":21.0,"act":0.0,"total":36.142},"actions":[{"action":"tag","outcome":"done"}]}"#
                 .replace("ID", &report().scan_id)
         );
+        Ok(())
     }
 
     #[test]

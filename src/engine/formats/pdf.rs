@@ -421,6 +421,9 @@ fn is_image(bytes: &[u8], dictionary: &Dictionary) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use super::super::pack::zlib;
     use super::*;
 
     fn unsupported(document: &[u8]) -> Vec<String> {
@@ -489,15 +492,9 @@ mod tests {
     /// A picture by its own words.
     const PICTURE: &str = "/Subtype/Image/Width 1/Height 1/Filter/FlateDecode";
 
-    fn zlib(content: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-        std::io::Write::write_all(&mut encoder, content).unwrap();
-        encoder.finish().unwrap()
-    }
-
     #[test]
-    fn an_attachment_passed_for_a_picture() {
-        let picture = stream(PICTURE, &zlib(b"MZ"));
+    fn an_attachment_passed_for_a_picture() -> io::Result<()> {
+        let picture = stream(PICTURE, &zlib(b"MZ")?);
         let hidden = "PDF stream that passes for a picture";
         for (objects, what) in [
             ("2 0 obj<</XObject<</F 1 0 R>>>>endobj", None),
@@ -514,11 +511,12 @@ mod tests {
             let document = [&picture[..], objects.as_bytes()].concat();
             assert_eq!(unsupported(&document).first().map(String::as_str), what, "{objects}");
         }
+        Ok(())
     }
 
     #[test]
-    fn an_attachment_passed_for_a_picture_by_an_object_stream() {
-        let picture = numbered(9, PICTURE, &zlib(b"MZ"));
+    fn an_attachment_passed_for_a_picture_by_an_object_stream() -> io::Result<()> {
+        let picture = numbered(9, PICTURE, &zlib(b"MZ")?);
         let (hidden, unread) = ("PDF stream that passes for a picture", "PDF pictures beside objects that cannot be read");
         for (entries, content, what) in [
             ("/Type/ObjStm/N 2/First 8", &b"3 0 4 4 [12]<</EF<</F 9 0 R>>>>"[..], Some(hidden)),
@@ -529,7 +527,7 @@ mod tests {
             ("/Type/ObjStm/N 2/First 4", b"3 0 <</Im 9 0 R>>", Some(unread)),
             ("/Type/ObjStm/First 4", b"3 0 <</Im 9 0 R>>", Some(unread)),
         ] {
-            let objects = stream(&format!("{entries}/Filter/FlateDecode"), &zlib(content));
+            let objects = stream(&format!("{entries}/Filter/FlateDecode"), &zlib(content)?);
             let document = [&picture[..], &objects].concat();
             assert_eq!(unsupported(&document).first().map(String::as_str), what, "{entries} {content:?}");
         }
@@ -537,31 +535,33 @@ mod tests {
         assert_eq!(unsupported(&packed), [unread]);
         let alone = stream("/N 1/First 4/Filter/ASCIIHexDecode", b"33 20 30 20 37>");
         assert_eq!(unsupported(&alone), [""; 0], "without a picture it does not matter");
+        Ok(())
     }
 
     #[test]
-    fn an_attachment_passed_for_something_else() {
+    fn an_attachment_passed_for_something_else() -> io::Result<()> {
         let named = b"2 0 obj<</EF<</F 1 0 R>>>>endobj";
         for (entries, data, what) in [
             ("/Filter/CCITTFaxDecode", b"x".to_vec(), "PDF attachment that is packed as a picture"),
-            ("/Filter[/FlateDecode/DCTDecode]", zlib(b"x"), "PDF attachment that is packed as a picture"),
-            ("/Type/XRef/W[1 2 1]/Filter/FlateDecode/DP<</Predictor 12>>", zlib(b"x"), "PDF stream with a predictor"),
+            ("/Filter[/FlateDecode/DCTDecode]", zlib(b"x")?, "PDF attachment that is packed as a picture"),
+            ("/Type/XRef/W[1 2 1]/Filter/FlateDecode/DP<</Predictor 12>>", zlib(b"x")?, "PDF stream with a predictor"),
             ("/Type/Metadata/Filter/Crypt", b"<".to_vec(), "PDF stream with an unscanned filter"),
-            ("/Subtype/Image/Width 1/Height 1/First 4/N 1", zlib(b"x"), "PDF stream that passes for a picture"),
+            ("/Subtype/Image/Width 1/Height 1/First 4/N 1", zlib(b"x")?, "PDF stream that passes for a picture"),
         ] {
             let document = [&stream(entries, &data)[..], named].concat();
             assert_eq!(unsupported(&document).first().map(String::as_str), Some(what), "{entries}");
         }
+        Ok(())
     }
 
     #[test]
-    fn an_encrypted_document_keeps_attachments_from_libclamav() {
+    fn an_encrypted_document_keeps_attachments_from_libclamav() -> io::Result<()> {
         let end = "trailer<</Encrypt 5 0 R>>startxref\n0\n%%EOF";
         let entries = "/Filter/Standard/V 4/R 4/P -4/CF<</StdCF<</CFM/AESV2>>>>/StmF/StdCF";
         let standard = format!("{entries}/O<{0}>/U<{0}>", "00".repeat(32));
         let objects = stream("/Type/ObjStm/N 1/First 4/Filter/FlateDecode", b"?");
-        let named_by_table = stream("/Type/XRef/W[1 2 1]/N 1/First 4/Filter/FlateDecode", &zlib(b"3 0 <</EF<</F 9 0 R>>>>"));
-        let packed_table = numbered(9, "/Type/XRef/W[1 2 1]/Filter/FlateDecode/DP<</Predictor 12>>", &zlib(b"?"));
+        let named_by_table = stream("/Type/XRef/W[1 2 1]/N 1/First 4/Filter/FlateDecode", &zlib(b"3 0 <</EF<</F 9 0 R>>>>")?);
+        let packed_table = numbered(9, "/Type/XRef/W[1 2 1]/Filter/FlateDecode/DP<</Predictor 12>>", &zlib(b"?")?);
         for (filters, others, what) in [
             ("/EFF/StdCF", vec![], None),
             ("/EFF/Other", vec![], Some("PDF with attachments that are encrypted by themselves")),
@@ -572,7 +572,7 @@ mod tests {
                 vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", b"?")],
                 Some("PDF stream that libclamav does not decrypt"),
             ),
-            ("", vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", &zlib(b"?"))], None),
+            ("", vec![stream("/Type/XRef/W[1 2 1]/Filter/FlateDecode", &zlib(b"?")?)], None),
             ("", vec![named_by_table, packed_table], Some("PDF pictures beside objects that cannot be read")),
             ("", vec![stream("/Filter/ASCIIHexDecode", b"00>")], Some("PDF stream that libclamav cannot decode")),
             (
@@ -584,6 +584,7 @@ mod tests {
             let document = [others.concat(), format!("5 0 obj<<{standard}{filters}>>endobj {end}").into_bytes()].concat();
             assert_eq!(unsupported(&document).first().map(String::as_str), what, "{filters}");
         }
+        Ok(())
     }
 
     #[test]

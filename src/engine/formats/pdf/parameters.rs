@@ -93,8 +93,9 @@ mod tests {
             let document = [stream.as_str(), objects].concat();
             let (deadline, mut found) = (Deadline::far(), Findings::default());
             let pdf = Pdf::parse(document.as_bytes(), &deadline, &mut found);
-            let dictionary = pdf.stream(&pdf.objects[0]).unwrap().dictionary;
-            assert_eq!(pdf.has_predictor(&dictionary), is_hidden, "{parameters}");
+            let stream = pdf.stream(&pdf.objects[0]);
+            let found_hidden = stream.map(|stream| pdf.has_predictor(&stream.dictionary));
+            assert_eq!(found_hidden, Some(is_hidden), "{parameters}");
         }
     }
 }
