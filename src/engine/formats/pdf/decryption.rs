@@ -15,9 +15,10 @@ use memchr::memmem;
 use rc4::Rc4;
 use sha2::{Sha256, Sha384, Sha512};
 
+use super::SMALL;
 use super::dictionary::{Dictionary, Token, is_space, next_token, skip_space};
+use super::document::Pdf;
 use super::encryption::{MOST_TRAILERS, TRAILER, trailers};
-use super::{Pdf, SMALL};
 
 /// The entries of the encryption dictionary that lead to the key (tables 20 and 21).
 const ENTRIES: &[&[u8]] =

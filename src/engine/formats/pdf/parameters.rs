@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use super::SMALL;
 use super::dictionary::{Dictionary, Token, next_token, skip_space};
-use super::{Pdf, SMALL};
+use super::document::Pdf;
 
 impl Pdf<'_> {
     /// Whether the bytes are shuffled before compression (`/Predictor`), which libclamav does not undo (`pdfdecode.c`).
