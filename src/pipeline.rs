@@ -14,7 +14,7 @@ pub use object::{Delivery, Done, Failure, Mode, Objects};
 use crate::object::ObjectStore;
 use crate::queue::{Event, Message, ObjectEvent, Outcome, backoff};
 use crate::telemetry::events;
-use object::Work;
+use object::ObjectWork;
 
 /// How many records of one message are worked on at once.
 const RECORDS_AT_ONCE: usize = 8;
@@ -61,7 +61,7 @@ impl<S: ObjectStore> Pipeline<S> {
     /// Works on one record and logs how it ended; true when it is done.
     async fn record(&self, event: ObjectEvent, message: &Message) -> bool {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
-        let mut work = Work::new(&event, delivery, Mode::Filter);
+        let mut work = ObjectWork::new(&event, delivery, Mode::Filter);
         match self.objects.carry_on(&mut work).await {
             Ok(Done::Reported(report)) => events::object_scanned("queue", &work.id, &report),
             Ok(Done::Skipped(rule)) => events::object_skipped(&work.id, &rule),
