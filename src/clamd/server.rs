@@ -1,5 +1,11 @@
 //! Listens, and keeps the number of connections in bounds.
 
+mod paths;
+mod reply;
+mod session;
+mod socket;
+mod status;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -13,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::session::Session;
-use super::socket::Socket;
+use self::session::Session;
+use self::socket::Socket;
 use crate::config::ClamdConfig;
 use crate::intake::Intake;
 use crate::service::Service;
@@ -33,25 +39,38 @@ const GOING: Duration = Duration::from_secs(4);
 /// How long to wait after the system refused to accept.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
+/// Serves until `service.stop`, then finishes the commands under way, or drops them at `abandon`.
+///
+/// # Errors
+///
+/// When it cannot listen, or the engine is not warm yet.
+pub async fn serve(config: &ClamdConfig, service: &Arc<Service>, abandon: &CancellationToken) -> io::Result<()> {
+    let parts = service.parts().ok_or_else(|| io::Error::other("the engine is not warm"))?;
+    let server = Arc::new(Server::new(config, service, Arc::clone(&parts.intake)));
+    let listeners = Listeners::bind(config).await?;
+    listeners.serve(&server, &service.stop, abandon).await;
+    Ok(())
+}
+
 /// What all connections share.
-pub(super) struct Server {
-    pub(super) config: ClamdConfig,
-    pub(super) service: Arc<Service>,
-    pub(super) intake: Arc<Intake>,
+struct Server {
+    config: ClamdConfig,
+    service: Arc<Service>,
+    intake: Arc<Intake>,
     /// Those that wait for a command.
-    pub(super) idle: IdleOnes,
+    idle: IdleOnes,
     /// Those in the middle of a stream, since it last moved on.
-    pub(super) slow: IdleOnes,
+    slow: IdleOnes,
     /// Turns to walk a directory.
-    pub(super) walks: Semaphore,
+    walks: Semaphore,
     slots: Arc<Semaphore>,
 }
 
 /// Connections that wait for their clients, the one that has waited longest first.
-pub(super) type IdleOnes = Arc<Mutex<BTreeMap<(Instant, u64), CancellationToken>>>;
+type IdleOnes = Arc<Mutex<BTreeMap<(Instant, u64), CancellationToken>>>;
 
 /// A connection among the [`IdleOnes`], until it is dropped.
-pub(super) struct Idle {
+struct Idle {
     ones: IdleOnes,
     key: (Instant, u64),
     send_away: CancellationToken,
@@ -59,7 +78,7 @@ pub(super) struct Idle {
 
 impl Idle {
     /// Waits from now on.
-    pub(super) fn new(ones: &IdleOnes) -> Self {
+    fn new(ones: &IdleOnes) -> Self {
         let send_away = CancellationToken::new();
         let now = Instant::now();
         let mut all = ones.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +90,7 @@ impl Idle {
     }
 
     /// Waits until its place is needed.
-    pub(super) async fn sent_away(&self) {
+    async fn sent_away(&self) {
         self.send_away.cancelled().await;
     }
 }
@@ -88,7 +107,7 @@ enum Listener {
 }
 
 /// The open listeners.
-pub(super) struct Listeners(Vec<Listener>);
+struct Listeners(Vec<Listener>);
 
 impl Listeners {
     /// Opens what is configured.
@@ -96,7 +115,7 @@ impl Listeners {
     /// # Errors
     ///
     /// When one of them cannot be opened.
-    pub(super) async fn bind(config: &ClamdConfig) -> io::Result<Self> {
+    async fn bind(config: &ClamdConfig) -> io::Result<Self> {
         let mut listeners = Vec::new();
         if let Some(address) = config.listen {
             listeners.push(Listener::Tcp(tcp(address).await?));
@@ -108,7 +127,7 @@ impl Listeners {
     }
 
     /// Accepts until `stop`, then waits for what is under way, or drops it at `abandon`.
-    pub(super) async fn serve(self, server: &Arc<Server>, stop: &CancellationToken, abandon: &CancellationToken) {
+    async fn serve(self, server: &Arc<Server>, stop: &CancellationToken, abandon: &CancellationToken) {
         let connections = TaskTracker::new();
         let accepting = self.0.into_iter().map(|listener| {
             let connections = &connections;
@@ -177,7 +196,7 @@ async fn accept(
 
 impl Server {
     /// A server without connections.
-    pub(super) fn new(config: &ClamdConfig, service: &Arc<Service>, intake: Arc<Intake>) -> Self {
+    fn new(config: &ClamdConfig, service: &Arc<Service>, intake: Arc<Intake>) -> Self {
         Self {
             config: config.clone(),
             service: Arc::clone(service),

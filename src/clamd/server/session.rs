@@ -13,12 +13,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::input::Input;
-use super::command::Command;
-use super::frame::{Frame, Frames, Style};
 use super::reply::Answer;
-use super::server::{Idle, Server};
 use super::socket::Socket;
-use super::{paths, status};
+use super::{Idle, Server, paths, status};
+use crate::clamd::command::Command;
+use crate::clamd::frame::{Frame, Frames, Style};
 
 /// How many commands of a session are under way at once; the next one is not read before one of them is done.
 const MOST_UNDER_WAY: usize = 16;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
 
+use super::super::Server;
+use super::super::reply::Answer;
 use super::{End, LINGER, Pace, Reply, Session, seconds, while_present};
 use crate::clamd::frame::Frame;
-use crate::clamd::reply::Answer;
-use crate::clamd::server::Server;
 use crate::config::Unscannable;
 use crate::intake::{IntakeError, Upload};
 use crate::telemetry::events;
