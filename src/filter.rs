@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions() {
+    fn conditions() -> Result<(), toml::de::Error> {
         let facts = Facts {
             key: "in/a.PDF",
             size: 100,
@@ -113,8 +113,9 @@ mod tests {
             (r#"any = [{ prefix = "in/" }, { max_bytes = 99 }]"#, true),
             (r#"not = { any = [{ prefix = "out/" }, { max_bytes = 99 }] }"#, true),
         ] {
-            let condition: Condition = toml::from_str(text).unwrap();
+            let condition: Condition = toml::from_str(text)?;
             assert_eq!(holds(&condition, &facts), expected, "{text}");
         }
+        Ok(())
     }
 }

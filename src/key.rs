@@ -1,6 +1,10 @@
-//! Keys, as lists of objects and event notifications write them.
+//! Keys and versions, as lists of objects and event notifications write them.
 
 use percent_encoding::percent_decode_str;
+
+/// The version of objects that were written while versions were off or suspended. It is overwritten in place: only the ETag
+/// tells one content from the next.
+pub(crate) const NULL_VERSION: &str = "null";
 
 /// A key that was written as form data: a plus is a space, and everything unusual is percent-encoded. `None` if it is not UTF-8.
 ///

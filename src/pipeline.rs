@@ -16,7 +16,7 @@ use crate::backoff::backoff;
 use crate::object::ObjectStore;
 use crate::queue::{Event, Message, ObjectEvent, Outcome, Slot};
 use crate::telemetry::events;
-use object::Work;
+use object::ObjectWork;
 
 /// How many records of one message are worked on at once.
 const RECORDS_AT_ONCE: usize = 8;
@@ -64,7 +64,7 @@ impl<S: ObjectStore> Pipeline<S> {
     async fn record(&self, event: ObjectEvent, message: &Message, slot: &Slot) -> bool {
         let delivery = Delivery { queued: queued(message), redelivered: message.receive_count > 1 };
         let step_aside = || slot.step_aside();
-        let mut work = Work::new(&event, delivery, Mode::Filter).on_wait(&step_aside);
+        let mut work = ObjectWork::new(&event, delivery, Mode::Filter).on_wait(&step_aside);
         let mut done = self.objects.carry_on(&mut work).await;
         if let Ok(Done::Gone(error)) = done {
             events::object_gone(&work.id, &error, event.must_exist);

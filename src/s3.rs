@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::key;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
@@ -12,6 +11,8 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
+
+use crate::key::{self, NULL_VERSION};
 
 /// One state of one object: a version, or, in a bucket without versions, the content with one ETag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,10 +64,6 @@ impl fmt::Display for ObjectId {
         write!(f, "s3://{}/{}", self.bucket, key::printable(&self.key))
     }
 }
-
-/// The version of objects that were written while versions were off or suspended. It is overwritten in place: only the ETag
-/// tells one content from the next.
-pub const NULL_VERSION: &str = "null";
 
 /// What S3 says about an object besides its content; a copy keeps all of it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -30,7 +30,7 @@ pub struct Actions {
 
 /// An object, as it was scanned.
 #[derive(Debug, Clone)]
-pub struct Scanned<'a> {
+pub struct ScannedObject<'a> {
     /// Which state of which object.
     pub id: &'a ObjectId,
     /// Its headers, if they are known; looked up when they are needed.
@@ -45,7 +45,7 @@ pub struct Scanned<'a> {
     pub redelivered: bool,
 }
 
-impl<'a> Scanned<'a> {
+impl<'a> ScannedObject<'a> {
     /// An object whose content was not read.
     #[must_use]
     pub fn unread(id: &'a ObjectId, redelivered: bool) -> Self {
@@ -141,7 +141,7 @@ impl Actions {
     /// # Errors
     ///
     /// [`ActionError`]; with [`ActionError::is_moot`] the object is not there any more as it was scanned.
-    pub async fn apply(&self, object: &Scanned<'_>, plan: &Plan) -> Result<Applied, ActionError> {
+    pub async fn apply(&self, object: &ScannedObject<'_>, plan: &Plan) -> Result<Applied, ActionError> {
         let mut applied = Applied::default();
         if let Some(destination) = &plan.destination {
             let outcome = self.relocate(object, plan, destination).await?;
@@ -166,7 +166,7 @@ impl Actions {
     /// # Errors
     ///
     /// [`ActionError`], as for [`Actions::apply`].
-    pub async fn skip(&self, object: &Scanned<'_>, why: &str) -> Result<(), ActionError> {
+    pub async fn skip(&self, object: &ScannedObject<'_>, why: &str) -> Result<(), ActionError> {
         if !self.has_status(object.id).await? {
             let tags = policy::skipped_tags(&self.config.tag_prefix, why);
             tag::apply(&self.client, object, &tags, &self.config.tag_prefix).await?;
@@ -190,7 +190,7 @@ impl Actions {
     /// # Errors
     ///
     /// [`ActionError::S3`]. An object that is gone or replaced is no error: the original is not there any more.
-    pub async fn finish(&self, object: &Scanned<'_>, plan: &Plan, applied: &Applied) -> Result<(), ActionError> {
+    pub async fn finish(&self, object: &ScannedObject<'_>, plan: &Plan, applied: &Applied) -> Result<(), ActionError> {
         if !applied.remove_source {
             return Ok(());
         }
@@ -204,7 +204,7 @@ impl Actions {
     }
 
     /// Copies the object to its destination, unless that has been done, or a newer version is there.
-    async fn relocate(&self, object: &Scanned<'_>, plan: &Plan, to: &Move) -> Result<StepOutcome, ActionError> {
+    async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<StepOutcome, ActionError> {
         if let Some(why) = object.unreadable {
             return Ok(StepOutcome::Skipped(why.to_owned()));
         }
@@ -235,7 +235,7 @@ impl Actions {
         }
     }
 
-    async fn copy(&self, object: &Scanned<'_>, to: &Move, ours: &tag::Pairs) -> Result<(), S3Error> {
+    async fn copy(&self, object: &ScannedObject<'_>, to: &Move, ours: &tag::Pairs) -> Result<(), S3Error> {
         let (tags, _) = tag::merge(&s3::tags(&self.client, object.id).await?, ours, &self.config.tag_prefix);
         let looked_up;
         let info = match object.info {

@@ -1,7 +1,7 @@
 //! From a verdict to a plan. Pure: nothing here talks to S3.
 
 use super::ScannedWith;
-use crate::config::{ActionsConfig, Disposal, Location};
+use crate::config::{ActionsConfig, Disposal};
 use crate::engine::{Definitions, Reason, Status, Verdict};
 use crate::s3::ObjectId;
 
@@ -59,25 +59,18 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
         // What is not known is not moved.
         Status::Failed => Disposal::Leave,
     };
-    let (kind, location) = match disposal {
-        Disposal::Promote => (Kind::Promote, &config.promote_to),
-        Disposal::Quarantine => (Kind::Quarantine, &config.quarantine_to),
-        Disposal::Leave => (Kind::Quarantine, &None),
+    let place = match disposal {
+        Disposal::Promote => config.promote_to.as_ref().map(|place| (Kind::Promote, place)),
+        Disposal::Quarantine => config.quarantine_to.as_ref().map(|place| (Kind::Quarantine, place)),
+        Disposal::Leave => None,
     };
     Plan {
         tags: if config.tag { tags(&config.tag_prefix, verdict, scan_id, with) } else { Vec::new() },
-        destination: location
-            .as_ref()
-            .map(|location| Move { kind, bucket: location.bucket.clone(), key: format!("{}{}", location.prefix, id.key) })
-            // It is there already. To copy it onto itself and then to remove the original would lose it.
-            .filter(|to| to.bucket != id.bucket || to.key != id.key)
-            // Nor is it moved deeper into the place where it lies.
-            .filter(|to| to.bucket != id.bucket || !is_in(location, &id.key)),
+        destination: place
+            // What lies there already is not moved deeper; and to copy it onto itself and then to remove the original would lose it.
+            .filter(|(_, place)| place.bucket != id.bucket || !id.key.starts_with(&place.prefix))
+            .map(|(kind, place)| Move { kind, bucket: place.bucket.clone(), key: format!("{}{}", place.prefix, id.key) }),
     }
-}
-
-fn is_in(location: &Option<Location>, key: &str) -> bool {
-    location.as_ref().is_some_and(|location| !location.prefix.is_empty() && key.starts_with(&location.prefix))
 }
 
 fn tags(prefix: &str, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Vec<(String, String)> {
@@ -119,6 +112,7 @@ fn tag_value(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Location;
 
     fn verdict(status: Status, signatures: &[&str], reason: Option<Reason>, detail: Option<&str>) -> Verdict {
         Verdict {
@@ -130,12 +124,12 @@ mod tests {
         }
     }
 
+    fn location(bucket: &str, prefix: &str) -> Option<Location> {
+        Some(Location { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    }
+
     fn config() -> ActionsConfig {
-        ActionsConfig {
-            promote_to: Some("s3://clean/in/".parse().unwrap()),
-            quarantine_to: Some("s3://bad".parse().unwrap()),
-            ..ActionsConfig::default()
-        }
+        ActionsConfig { promote_to: location("clean", "in/"), quarantine_to: location("bad", ""), ..ActionsConfig::default() }
     }
 
     #[test]
@@ -157,14 +151,9 @@ mod tests {
                 None,
                 Some("LIMIT_EXCEEDED MaxFiles"),
             ),
+            (ActionsConfig { promote_to: location("up", ""), ..config() }, verdict(Status::Clean, &[], None, None), None, None),
             (
-                ActionsConfig { promote_to: Some("s3://up".parse().unwrap()), ..config() },
-                verdict(Status::Clean, &[], None, None),
-                None,
-                None,
-            ),
-            (
-                ActionsConfig { promote_to: Some("s3://up/a/".parse().unwrap()), ..config() },
+                ActionsConfig { promote_to: location("up", "a/"), ..config() },
                 verdict(Status::Clean, &[], None, None),
                 None,
                 None,

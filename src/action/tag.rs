@@ -4,7 +4,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{Tag, Tagging};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Scanned;
+use super::ScannedObject;
 use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 
 /// The most tags that S3 keeps for an object.
@@ -18,7 +18,7 @@ pub(crate) type Pairs = Vec<(String, String)>;
 /// S3 knows no condition for tags. In a bucket without versions the ETag is looked at before and after; if the object was
 /// replaced in between, the new one loses the tags again, which say nothing about it. So it does on a redelivery, for the
 /// case that the earlier one got no further.
-pub(super) async fn apply(client: &Client, object: &Scanned<'_>, tags: &Pairs, prefix: &str) -> Result<usize, S3Error> {
+pub(super) async fn apply(client: &Client, object: &ScannedObject<'_>, tags: &Pairs, prefix: &str) -> Result<usize, S3Error> {
     let id = object.id;
     if id.version_id.is_some() {
         let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);

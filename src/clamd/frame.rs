@@ -160,9 +160,9 @@ mod tests {
     }
 
     /// All frames of `input`, with a stream after each INSTREAM, and what is left.
-    fn frames(mut input: &[u8]) -> (Vec<Frame<'_>>, &[u8]) {
+    fn frames(mut input: &[u8]) -> Result<(Vec<Frame<'_>>, &[u8]), TooLong> {
         let (mut parser, mut found) = (Frames::default(), Vec::new());
-        while let Some(frame) = parser.next(&mut input).unwrap() {
+        while let Some(frame) = parser.next(&mut input)? {
             found.push(frame);
             match frame {
                 Frame::Command { text: b"INSTREAM", .. } => parser.begin_stream(),
@@ -170,7 +170,7 @@ mod tests {
                 _ => {}
             }
         }
-        (found, input)
+        Ok((found, input))
     }
 
     #[test]
@@ -189,15 +189,15 @@ mod tests {
             (b"n\n", b"", Newline),
             (b"z\0", b"", Null),
         ] {
-            assert_eq!(frames(input), (vec![command(text, style)], &b""[..]), "{input:?}");
+            assert_eq!(frames(input), Ok((vec![command(text, style)], &b""[..])), "{input:?}");
         }
         for partial in [&b""[..], b"n", b"nPING", b"nPING\0", b"zPING\n"] {
-            assert_eq!(frames(partial), (vec![], partial));
+            assert_eq!(frames(partial), Ok((vec![], partial)));
         }
     }
 
     #[test]
-    fn streams_and_what_follows() {
+    fn streams_and_what_follows() -> Result<(), TooLong> {
         let input = b"zINSTREAM\0\0\0\0\x03abc\0\0\0\x01d\0\0\0\0zFILDES\0xzPING\0";
         let expected = [
             command(b"INSTREAM", Style::Null),
@@ -210,10 +210,11 @@ mod tests {
             Frame::Carrier,
             command(b"PING", Style::Null),
         ];
-        assert_eq!(frames(input), (expected.into(), &b""[..]));
+        assert_eq!(frames(input)?, (expected.into(), &b""[..]));
         let claimed = [Frame::Chunk(u32::MAX), Frame::Data(b"ab")];
-        assert_eq!(frames(b"zINSTREAM\0\xff\xff\xff\xffab").0[1..], claimed, "what is there, whatever is claimed");
-        assert_eq!(frames(b"zINSTREAM\0\0\0\0"), (vec![expected[0]], &b"\0\0\0"[..]));
+        assert_eq!(frames(b"zINSTREAM\0\xff\xff\xff\xffab")?.0[1..], claimed, "what is there, whatever is claimed");
+        assert_eq!(frames(b"zINSTREAM\0\0\0\0")?, (vec![expected[0]], &b"\0\0\0"[..]));
+        Ok(())
     }
 
     #[test]
@@ -223,7 +224,7 @@ mod tests {
             text[0] = prefix;
             assert_eq!(Frames::default().next(&mut &text[..]), Err(TooLong));
             text[LONGEST_COMMAND - 1] = if prefix == b'z' { 0 } else { b'\n' };
-            assert!(Frames::default().next(&mut &text[..]).unwrap().is_some());
+            assert!(matches!(Frames::default().next(&mut &text[..]), Ok(Some(_))));
         }
     }
 }

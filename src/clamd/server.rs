@@ -1,5 +1,11 @@
 //! Listens, and keeps the number of connections in bounds.
 
+mod paths;
+mod reply;
+mod session;
+mod socket;
+mod status;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::session::Session;
-use super::socket::Socket;
+use self::session::Session;
+use self::socket::Socket;
 use crate::config::ClamdConfig;
 use crate::intake::Intake;
 use crate::service::Service;
@@ -32,17 +38,30 @@ const GOING: Duration = Duration::from_secs(4);
 /// How long to wait after the system refused to accept.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
+/// Serves until `service.stop`, then finishes the commands under way, or drops them at `abandon`.
+///
+/// # Errors
+///
+/// When it cannot listen, or the engine is not warm yet.
+pub async fn serve(config: &ClamdConfig, service: &Arc<Service>, abandon: &CancellationToken) -> io::Result<()> {
+    let parts = service.parts().ok_or_else(|| io::Error::other("the engine is not warm"))?;
+    let server = Arc::new(Server::new(config, service, Arc::clone(&parts.intake)));
+    let listeners = Listeners::bind(config).await?;
+    listeners.serve(&server, &service.stop, abandon).await;
+    Ok(())
+}
+
 /// What all connections share.
-pub(super) struct Server {
-    pub(super) config: ClamdConfig,
-    pub(super) service: Arc<Service>,
-    pub(super) intake: Arc<Intake>,
+struct Server {
+    config: ClamdConfig,
+    service: Arc<Service>,
+    intake: Arc<Intake>,
     /// Those that wait for a command.
-    pub(super) idle: Waiting,
+    idle: Waiting,
     /// Those in the middle of a stream, since it last moved on.
-    pub(super) slow: Waiting,
+    slow: Waiting,
     /// Turns to walk a directory.
-    pub(super) walks: Arc<Semaphore>,
+    walks: Arc<Semaphore>,
     slots: Arc<Semaphore>,
 }
 
@@ -52,7 +71,7 @@ enum Listener {
 }
 
 /// The open listeners.
-pub(super) struct Listeners(Vec<Listener>);
+struct Listeners(Vec<Listener>);
 
 impl Listeners {
     /// Opens what is configured.
@@ -60,7 +79,7 @@ impl Listeners {
     /// # Errors
     ///
     /// When one of them cannot be opened.
-    pub(super) async fn bind(config: &ClamdConfig) -> io::Result<Self> {
+    async fn bind(config: &ClamdConfig) -> io::Result<Self> {
         let mut listeners = Vec::new();
         if let Some(address) = config.listen {
             listeners.push(Listener::Tcp(tcp(address).await?));
@@ -72,7 +91,7 @@ impl Listeners {
     }
 
     /// Accepts until `stop`, then waits for what is under way, or drops it at `abandon`.
-    pub(super) async fn serve(self, server: &Arc<Server>, stop: &CancellationToken, abandon: &CancellationToken) {
+    async fn serve(self, server: &Arc<Server>, stop: &CancellationToken, abandon: &CancellationToken) {
         let connections = TaskTracker::new();
         let accepting = self.0.into_iter().map(|listener| {
             let connections = &connections;
@@ -141,7 +160,7 @@ async fn accept(
 
 impl Server {
     /// A server without connections.
-    pub(super) fn new(config: &ClamdConfig, service: &Arc<Service>, intake: Arc<Intake>) -> Self {
+    fn new(config: &ClamdConfig, service: &Arc<Service>, intake: Arc<Intake>) -> Self {
         Self {
             config: config.clone(),
             service: Arc::clone(service),

@@ -172,41 +172,45 @@ fn remove(table: &mut Table, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     fn environment(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
         variables.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect::<Vec<_>>().into_iter()
     }
 
-    fn file(text: &str) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        file
+    fn file(text: &str) -> std::io::Result<tempfile::NamedTempFile> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), text)?;
+        Ok(file)
     }
 
     #[test]
-    fn flags_win_over_the_environment_and_the_environment_over_the_file() {
-        let file = file("[scan]\nthreads = 1\ntimeout_secs = 7\n[queue]\nurl = 'http://file/'\n[definitions]\ndir = '/file'\n");
+    fn flags_win_over_the_environment_and_the_environment_over_the_file() -> Result<(), Box<dyn Error>> {
+        let file =
+            file("[scan]\nthreads = 1\ntimeout_secs = 7\n[queue]\nurl = 'http://file/'\n[definitions]\ndir = '/file'\n")?;
         let config = load(
             Some(file.path()),
             environment(&[("CLAMGATE_SCAN__THREADS", "3"), ("CLAMGATE_DEFINITIONS__DIR", "/env"), ("PATH", "/bin")]),
             vec![("definitions.dir", Value::String("/flag".into()))],
-        )
-        .unwrap();
+        )?;
         assert_eq!((config.scan.threads, config.scan.timeout_secs), (3, 7));
         assert_eq!(config.queue.url.as_deref(), Some("http://file/"));
         assert_eq!(config.definitions.dir.to_str(), Some("/flag"));
+        Ok(())
     }
 
     #[test]
-    fn a_number_in_the_environment_can_be_a_name() {
-        let config = load(None, environment(&[("CLAMGATE_QUEUE__URL", "12345")]), vec![]).unwrap();
+    fn a_number_in_the_environment_can_be_a_name() -> Result<(), ConfigError> {
+        let config = load(None, environment(&[("CLAMGATE_QUEUE__URL", "12345")]), vec![])?;
         assert_eq!(config.queue.url.as_deref(), Some("12345"));
+        Ok(())
     }
 
     #[test]
-    fn all_mistakes_are_reported_together() {
-        let file = file("nonsense = 1\n[scan]\nthreds = 2\nthreads = 'many'\n[actions]\npromote_to = 'bucket'\n");
+    fn all_mistakes_are_reported_together() -> Result<(), Box<dyn Error>> {
+        let file = file("nonsense = 1\n[scan]\nthreds = 2\nthreads = 'many'\n[actions]\npromote_to = 'bucket'\n")?;
         let variables = environment(&[
             ("CLAMGATE_QUEUE__WAIT_SECS", "21"),
             ("CLAMGATE_QUEUE__RECEIVERS", "some"),
@@ -214,7 +218,7 @@ mod tests {
             ("CLAMGATE_ACTIONS_QUARANTINE_TO", "s3://bad"),
             ("CLAMGATE_SERVICE_HOST", "10.0.0.1"),
         ]);
-        let ConfigError(problems) = load(Some(file.path()), variables, vec![]).unwrap_err();
+        let ConfigError(problems) = load(Some(file.path()), variables, vec![]).err().ok_or("no mistake was seen")?;
         for expected in [
             "nonsense",
             "threds",
@@ -228,11 +232,13 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
         }
         assert_eq!(problems.len(), 8, "{problems:#?}");
+        Ok(())
     }
 
     #[test]
-    fn the_printed_configuration_can_be_read_again() {
-        let text = toml::to_string(&Config::default()).unwrap();
-        assert_eq!(load(Some(file(&text).path()), environment(&[]), vec![]).unwrap(), Config::default());
+    fn the_printed_configuration_can_be_read_again() -> Result<(), Box<dyn Error>> {
+        let file = file(&toml::to_string(&Config::default())?)?;
+        assert_eq!(load(Some(file.path()), environment(&[]), vec![])?, Config::default());
+        Ok(())
     }
 }

@@ -65,15 +65,16 @@ mod tests {
     use super::Location;
 
     #[test]
-    fn overlaps() {
+    fn overlaps() -> Result<(), String> {
         for (one, other, overlap) in [
             ("s3://b", "s3://b/x/", true),
             ("s3://b/x/", "s3://b/y/", false),
             ("s3://b/x/", "s3://b/x/y/", true),
             ("s3://a", "s3://b", false),
         ] {
-            assert_eq!(one.parse::<Location>().unwrap().overlaps(&other.parse().unwrap()), overlap, "{one} {other}");
+            assert_eq!(one.parse::<Location>()?.overlaps(&other.parse()?), overlap, "{one} {other}");
         }
+        Ok(())
     }
 
     #[test]

@@ -301,7 +301,10 @@ fn log(severity: Severity, text: &str) {
 #[cfg(test)]
 pub(super) mod tests {
     use std::cell::RefCell;
+    use std::io::{Cursor, Write};
     use std::path::Path;
+
+    use zip::result::ZipResult;
 
     use crate::engine::{EICAR, EngineBuilder, Reason, Status, judge};
 
@@ -318,20 +321,21 @@ pub(super) mod tests {
         HOOK.with_borrow(|hook| hook(callback));
     }
 
+    fn zip(content: &[u8]) -> ZipResult<Vec<u8>> {
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        writer.start_file("member", zip::write::SimpleFileOptions::default())?;
+        writer.write_all(content)?;
+        Ok(writer.finish()?.into_inner())
+    }
+
     #[test]
-    fn a_panic_in_a_callback_is_never_clean() {
+    fn a_panic_in_a_callback_is_never_clean() -> Result<(), Box<dyn std::error::Error>> {
         let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
-        let engine = EngineBuilder::new().load(&database).unwrap();
-        let zip = |content: &[u8]| {
-            let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-            writer.start_file("member", zip::write::SimpleFileOptions::default()).unwrap();
-            std::io::Write::write_all(&mut writer, content).unwrap();
-            writer.finish().unwrap().into_inner()
-        };
-        let clean = zip(b"harmless");
+        let engine = EngineBuilder::new().load(&database)?;
+        let clean = zip(b"harmless")?;
         // A stream header of xz and nothing that could follow it: libclamav has something to say.
         let noisy = b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4\x46 no block".to_vec();
-        let infected = zip(EICAR.concat().as_bytes());
+        let infected = zip(EICAR.concat().as_bytes())?;
         for (callback, bytes, expected) in [
             ("", &clean, (Status::Clean, None)),
             ("meta", &clean, (Status::Unscannable, Some(Reason::EngineError))),
@@ -350,5 +354,6 @@ pub(super) mod tests {
             assert_eq!((verdict.status, verdict.reason), expected, "{callback}: {verdict:?}");
             assert_eq!(seen.failures.contains(&"a callback panicked".to_owned()), !callback.is_empty(), "{callback}: {seen:?}");
         }
+        Ok(())
     }
 }

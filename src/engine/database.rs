@@ -208,61 +208,66 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[test]
-    fn a_same_second_edit_a_deletion_and_a_new_file_are_seen() {
-        let dir = tempfile::tempdir().unwrap();
+    fn a_same_second_edit_a_deletion_and_a_new_file_are_seen() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
         let file = |name: &str| dir.path().join(name);
-        fs::write(file("a.hdb"), "x").unwrap();
-        fs::write(file("README"), "not a database").unwrap();
-        let first = Snapshot::take(dir.path()).unwrap();
+        fs::write(file("a.hdb"), "x")?;
+        fs::write(file("README"), "not a database")?;
+        let first = Snapshot::take(dir.path())?;
         assert_eq!(first.files.len(), 1);
-        assert_eq!(first, Snapshot::take(dir.path()).unwrap());
+        assert_eq!(first, Snapshot::take(dir.path())?);
 
         // Replaced by a rename, same size, same modification time.
-        let modified = fs::metadata(file("a.hdb")).unwrap().modified().unwrap();
-        fs::write(file("new"), "y").unwrap();
-        File::options().write(true).open(file("new")).unwrap().set_modified(modified).unwrap();
-        fs::rename(file("new"), file("a.hdb")).unwrap();
-        let second = Snapshot::take(dir.path()).unwrap();
+        let modified = fs::metadata(file("a.hdb"))?.modified()?;
+        fs::write(file("new"), "y")?;
+        File::options().write(true).open(file("new"))?.set_modified(modified)?;
+        fs::rename(file("new"), file("a.hdb"))?;
+        let second = Snapshot::take(dir.path())?;
         assert_ne!(first, second);
 
-        fs::write(file("b.ndb"), "z").unwrap();
-        let third = Snapshot::take(dir.path()).unwrap();
+        fs::write(file("b.ndb"), "z")?;
+        let third = Snapshot::take(dir.path())?;
         assert_ne!(second, third);
-        fs::remove_file(file("a.hdb")).unwrap();
-        assert_ne!(third, Snapshot::take(dir.path()).unwrap());
-        fs::remove_file(file("b.ndb")).unwrap();
+        fs::remove_file(file("a.hdb"))?;
+        assert_ne!(third, Snapshot::take(dir.path())?);
+        fs::remove_file(file("b.ndb"))?;
         assert!(matches!(Snapshot::take(dir.path()), Err(LoadError::NoDatabase(_))));
+        Ok(())
     }
 
     #[test]
-    fn the_version_is_that_of_the_daily_database() {
-        let dir = tempfile::tempdir().unwrap();
-        let version = || Snapshot::take(dir.path()).unwrap().version().unwrap();
-        let write = |name: &str, content: &str| fs::write(dir.path().join(name), format!("{content:512}")).unwrap();
-        write("main.cvd", "ClamAV-VDB:16 Sep 2021 08-32 -0400:62:6647427:90:0:0:builder:1");
-        write("other.hdb", "x");
-        assert_eq!(version(), 0);
-        write("daily.cvd", "ClamAV-VDB:21 Nov 2026 07-20 +0000:27500:2066000:90:0:0:builder:1763709600");
-        assert_eq!(version(), 27500);
-        write("daily.cld", "ClamAV-VDB:22 Nov 2026 07-20 +0000:27501:2066001:90:0:0:builder:1763796000");
-        assert_eq!(version(), 27501);
+    fn the_version_is_that_of_the_daily_database() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
+        let version = || Snapshot::take(dir.path())?.version();
+        let write = |name: &str, content: &str| fs::write(dir.path().join(name), format!("{content:512}"));
+        write("main.cvd", "ClamAV-VDB:16 Sep 2021 08-32 -0400:62:6647427:90:0:0:builder:1")?;
+        write("other.hdb", "x")?;
+        assert_eq!(version()?, 0);
+        write("daily.cvd", "ClamAV-VDB:21 Nov 2026 07-20 +0000:27500:2066000:90:0:0:builder:1763709600")?;
+        assert_eq!(version()?, 27500);
+        write("daily.cld", "ClamAV-VDB:22 Nov 2026 07-20 +0000:27501:2066001:90:0:0:builder:1763796000")?;
+        assert_eq!(version()?, 27501);
         for wrong in ["", "ClamAV-VDB:now", "ClamAV-VDB:now:-1:2", "ClamAV-VDB:now:99999999999:2", "other:now:27502:2"] {
-            write("daily.cld", wrong);
-            assert_eq!(version(), 27500, "{wrong}");
+            write("daily.cld", wrong)?;
+            assert_eq!(version()?, 27500, "{wrong}");
         }
+        Ok(())
     }
 
     #[test]
-    fn the_fingerprint_is_of_the_content_alone() {
-        let make = |content: &str| {
-            let dir = tempfile::tempdir().unwrap();
-            fs::write(dir.path().join("a.hdb"), content).unwrap();
-            Snapshot::take(dir.path()).unwrap().fingerprint().unwrap()
+    fn the_fingerprint_is_of_the_content_alone() -> Result<(), Box<dyn Error>> {
+        let make = |content: &str| -> Result<String, Box<dyn Error>> {
+            let dir = tempfile::tempdir()?;
+            fs::write(dir.path().join("a.hdb"), content)?;
+            Ok(Snapshot::take(dir.path())?.fingerprint()?)
         };
-        assert_eq!(make("one"), make("one"));
-        assert_ne!(make("one"), make("two"));
+        assert_eq!(make("one")?, make("one")?);
+        assert_ne!(make("one")?, make("two")?);
+        Ok(())
     }
 }

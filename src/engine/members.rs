@@ -28,7 +28,7 @@ pub struct Members {
     /// Those of them whose scan has begun and not ended.
     open: Vec<usize>,
     /// The same layers in the metadata: each before those that were unpacked from it.
-    scanned: Vec<Scanned>,
+    scanned: Vec<ScannedLayer>,
     /// Those of them that the reader of the metadata is in.
     entered: Vec<usize>,
 }
@@ -49,7 +49,7 @@ struct Layer {
 
 /// A layer that was scanned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Scanned {
+struct ScannedLayer {
     size: u64,
     /// What it was unpacked from; `None` for the input.
     parent: Option<usize>,
@@ -100,7 +100,7 @@ impl Members {
     pub(super) fn enter(&mut self, size: u64) {
         let parent = self.entered.last().copied();
         self.entered.push(self.scanned.len());
-        self.scanned.push(Scanned { size, parent });
+        self.scanned.push(ScannedLayer { size, parent });
     }
 
     /// Ends the layer that was entered last and not left.

@@ -92,29 +92,34 @@ mod tests {
     use crate::engine::callbacks::tests::set_hook;
     use crate::engine::{EngineBuilder, Status, judge};
 
-    type Way = fn(&Path) -> bool;
+    type Way = fn(&Path) -> io::Result<()>;
 
     /// How libclamav opens its own files again.
     const WAYS: [(&str, Way); 3] = [("open", open), ("fopen", fopen), ("opendir", opendir)];
 
-    fn open(path: &Path) -> bool {
-        File::open(path).is_ok()
+    fn open(path: &Path) -> io::Result<()> {
+        File::open(path).map(drop)
     }
 
-    fn fopen(path: &Path) -> bool {
-        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    fn fopen(path: &Path) -> io::Result<()> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: two C strings that live through the call. A file that is opened all the same stays open: the test fails.
-        !unsafe { libc::fopen64(path.as_ptr(), c"rb".as_ptr()) }.is_null()
+        let file = unsafe { libc::fopen64(path.as_ptr(), c"rb".as_ptr()) };
+        if file.is_null() { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn opendir(path: &Path) -> bool {
-        fs::read_dir(path).is_ok()
+    fn opendir(path: &Path) -> io::Result<()> {
+        fs::read_dir(path).map(drop)
+    }
+
+    fn finds_nothing(way: Way, path: &Path) -> bool {
+        way(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     #[test]
-    fn what_has_gone_is_heard_and_what_may_be_missing_is_not() {
-        let scratch = tempfile::tempdir().unwrap();
-        fs::create_dir(scratch.path().join("page")).unwrap();
+    fn what_has_gone_is_heard_and_what_may_be_missing_is_not() -> io::Result<()> {
+        let scratch = tempfile::tempdir()?;
+        fs::create_dir(scratch.path().join("page"))?;
         let stream = "0123456789abcdef0123456789abcdef";
         let (unheard, not_scanned, trouble) = (None, Some(false), Some(true));
         for (path, expected) in [
@@ -135,7 +140,7 @@ mod tests {
         ] {
             for (call, way) in WAYS {
                 let watch = watch(scratch.path());
-                assert!(!way(&scratch.path().join(&path)));
+                assert!(finds_nothing(way, &scratch.path().join(&path)), "{call} {path}");
                 let refusal = watch.first_refusal();
                 // libclamav made every directory that it opens.
                 let expected = if call == "opendir" { expected.and(trouble) } else { expected };
@@ -145,49 +150,62 @@ mod tests {
         }
         for elsewhere in [scratch.path().with_extension("not"), "/does/not/exist".into(), "gone".into()] {
             let watch = watch(scratch.path());
-            assert!(WAYS.iter().all(|(_, way)| !way(&elsewhere)));
+            assert!(WAYS.iter().all(|&(_, way)| finds_nothing(way, &elsewhere)));
             assert!(watch.first_refusal().is_none(), "{}", elsewhere.display());
         }
+        Ok(())
     }
 
     #[test]
-    fn trouble_outweighs_what_was_in_vain_and_the_next_scan_begins_anew() {
-        let scratch = tempfile::tempdir().unwrap();
+    fn trouble_outweighs_what_was_in_vain_and_the_next_scan_begins_anew() -> io::Result<()> {
+        let scratch = tempfile::tempdir()?;
         let first = watch(scratch.path());
-        assert!(!open(&scratch.path().join("file")) && !open(&scratch.path().join("gone/file")));
-        assert!(first.first_refusal().unwrap().is_trouble());
+        assert!(["file", "gone/file"].iter().all(|path| finds_nothing(open, &scratch.path().join(path))));
+        assert!(first.first_refusal().is_some_and(|refusal| refusal.is_trouble()));
         assert!(watch(scratch.path()).first_refusal().is_none());
+        Ok(())
     }
 
     /// A document with an embedded file and a stream for macros.
-    fn document() -> Vec<u8> {
+    fn document() -> io::Result<Vec<u8>> {
         let version = cfb::Version::V3;
-        let mut compound = cfb::CompoundFile::create_with_version(version, io::Cursor::new(Vec::new())).unwrap();
+        let mut compound = cfb::CompoundFile::create_with_version(version, io::Cursor::new(Vec::new()))?;
         let names = b"\x02\0a\0C:\\a\0\0\0\x03\0\x05\0\0\0C:\\a\0";
-        let length = u32::try_from(names.len()).unwrap() + 4 + 8;
+        let length = names.len() as u32 + 4 + 8;
         let embedded = [&length.to_le_bytes()[..], names, &8_u32.to_le_bytes(), b"harmless"].concat();
-        compound.create_stream("\u{1}Ole10Native").unwrap().write_all(&embedded).unwrap();
-        compound.create_stream("WordDocument").unwrap().write_all(b"no macros").unwrap();
-        compound.into_inner().into_inner()
+        compound.create_stream("\u{1}Ole10Native")?.write_all(&embedded)?;
+        compound.create_stream("WordDocument")?.write_all(b"no macros")?;
+        Ok(compound.into_inner().into_inner())
+    }
+
+    /// Removes the directories of all scans in `scratch` into which something of this kind was unpacked.
+    fn remove_unpacked(scratch: &Path, kind: &str) -> io::Result<()> {
+        for scan in fs::read_dir(scratch)? {
+            for dir in fs::read_dir(scan?.path())? {
+                let dir = dir?;
+                if dir.file_name().to_string_lossy().contains(kind) {
+                    fs::remove_dir_all(dir.path())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// While libclamav scans the first file out of it, everything that was unpacked goes: what is left to do was skipped.
     #[test]
-    fn what_was_unpacked_and_went_in_the_middle_was_clean() {
+    fn what_was_unpacked_and_went_in_the_middle_was_clean() -> Result<(), Box<dyn std::error::Error>> {
         let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
-        let scratch = tempfile::tempdir().unwrap();
-        let engine = EngineBuilder::new().scratch_dir(scratch.path()).load(&database).unwrap();
+        let scratch = tempfile::tempdir()?;
+        let engine = EngineBuilder::new().scratch_dir(scratch.path()).load(&database)?;
         let image = "<img src=\"data:text/plain;base64,aGFybWxlc3M=\">";
         let page = format!("<html><body>{image}{image}</body></html>").into_bytes();
-        for (bytes, unpacked, call) in [(page, "html-tmp", "opendir"), (document(), "ole2-tmp", "open")] {
+        for (bytes, unpacked, call) in [(page, "html-tmp", "opendir"), (document()?, "ole2-tmp", "open")] {
             assert_eq!(judge(&engine.scan_bytes(&bytes)).status, Status::Clean);
 
             let path = scratch.path().to_owned();
             set_hook(move |callback| {
-                let scans = fs::read_dir(&path).unwrap().filter(|_| callback == "file_inspection");
-                let dirs = scans.flat_map(|scan| fs::read_dir(scan.unwrap().path()).unwrap()).map(|dir| dir.unwrap().path());
-                for dir in dirs.filter(|dir| dir.to_str().unwrap().contains(unpacked)) {
-                    fs::remove_dir_all(dir).unwrap();
+                if callback == "file_inspection" {
+                    remove_unpacked(&path, unpacked).unwrap_or_else(|error| panic!("cannot remove libclamav's files: {error}"));
                 }
             });
             let seen = engine.scan_bytes(&bytes);
@@ -196,5 +214,6 @@ mod tests {
             assert_eq!(seen.refusal.as_ref(), Some(&expected), "{seen:?}");
             assert_eq!(judge(&seen).status, Status::Unscannable);
         }
+        Ok(())
     }
 }

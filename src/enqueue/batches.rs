@@ -128,13 +128,18 @@ pub(super) fn bodies(objects: &[JobObject]) -> Result<Vec<String>, QueueError> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
+    use futures_util::TryStreamExt;
+
     use super::super::{Selection, TagRule};
     use super::*;
+    use crate::config::Location;
     use crate::object::Which;
 
     fn request(versions: bool, limit: Option<u64>) -> Request {
         Request {
-            source: "s3://b/".parse().unwrap(),
+            source: Location { bucket: "b".to_owned(), prefix: String::new() },
             versions,
             selection: Selection { since: None, tags: TagRule::Any, tag_prefix: String::new() },
             start_after: Some("before".to_owned()),
@@ -146,15 +151,14 @@ mod tests {
     }
 
     /// The batches of keys, where a key in capitals is skipped: keys enqueued, the key to go on after, how it ended.
-    async fn batches(keys: &[String], request: &Request) -> Vec<(usize, Option<String>, Option<Ending>)> {
+    async fn batches(keys: &[String], request: &Request) -> Result<Vec<(usize, Option<String>, Option<Ending>)>, EnqueueError> {
         let decided = keys.iter().map(|key| {
             let listed = Listed { key: key.clone(), which: Which::Latest, etag: None, size: None, last_modified: None };
             let skipped = key.starts_with(char::is_uppercase);
             Ok((listed, if skipped { Decision::Skip } else { Decision::Enqueue(JobObject::new("b", key)) }))
         });
         let all = Batches::new(stream::iter(decided.collect::<Vec<_>>()), request).stream();
-        let all = all.map(|batch| batch.map(|batch| (batch.objects.len(), batch.tally.start_after, batch.ending)));
-        all.map(Result::unwrap).collect().await
+        all.map_ok(|batch| (batch.objects.len(), batch.tally.start_after, batch.ending)).try_collect().await
     }
 
     fn keys(keys: &str) -> Vec<String> {
@@ -166,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_up_to_the_key_is_in_the_batch_or_before() {
+    async fn everything_up_to_the_key_is_in_the_batch_or_before() -> Result<(), EnqueueError> {
         let (complete, limit) = (Some(Ending::Complete), Some(Ending::Limit));
         let letters = "a b c d e f g h i j k l";
         for (versions, most, listed, expected) in [
@@ -183,23 +187,26 @@ mod tests {
             (true, Some(1), "a a a b", vec![batch(3, "a", limit)]),
             (true, Some(3), "a a a", vec![batch(3, "a", complete)]),
         ] {
-            assert_eq!(batches(&keys(listed), &request(versions, most)).await, expected, "{versions} {most:?} {listed}");
+            assert_eq!(batches(&keys(listed), &request(versions, most)).await?, expected, "{versions} {most:?} {listed}");
         }
+        Ok(())
     }
 
     #[test]
-    fn a_body_is_what_sqs_takes() {
+    fn a_body_is_what_sqs_takes() -> Result<(), Box<dyn Error>> {
         let key: String = (0..0x1_0000).filter_map(char::from_u32).collect();
-        let body = bodies(&[JobObject::new("b", &key)]).unwrap().remove(0);
+        let body = bodies(&[JobObject::new("b", &key)])?.remove(0);
         let refused = |c: char| !matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
         assert_eq!(body.chars().find(|&c| refused(c)), None);
-        assert_eq!(serde_json::from_str::<Job>(&body).unwrap().objects[0].key, key);
+        assert_eq!(serde_json::from_str::<Job>(&body)?.objects[0].key, key);
+        Ok(())
     }
 
     #[tokio::test]
-    async fn what_is_skipped_makes_progress_too() {
+    async fn what_is_skipped_makes_progress_too() -> Result<(), EnqueueError> {
         let many: Vec<String> = (0..2500).map(|n| format!("S{n:04}")).collect();
         let expected = vec![batch(0, "S0999", None), batch(0, "S1999", None), batch(0, "S2499", Some(Ending::Complete))];
-        assert_eq!(batches(&many, &request(false, None)).await, expected);
+        assert_eq!(batches(&many, &request(false, None)).await?, expected);
+        Ok(())
     }
 }

@@ -160,6 +160,8 @@ impl StateFile {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use time::macros::datetime;
 
     use super::*;
@@ -181,15 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_found_again_by_the_same_work_alone() {
-        let dir = tempfile::tempdir().unwrap();
+    fn what_is_saved_is_found_again_by_the_same_work_alone() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
         let path = dir.path().join("state");
-        let mut file = StateFile::open(&path, work("s3://b/")).unwrap();
+        let mut file = StateFile::open(&path, work("s3://b/"))?;
         assert_eq!(file.start_after(), None);
         assert!(!path.exists());
         for key in ["a\n\u{1f41a}\"", "b"] {
-            file.save(Some(key)).unwrap();
-            assert_eq!(StateFile::open(&path, work("s3://b/")).unwrap().start_after(), Some(key));
+            file.save(Some(key))?;
+            assert_eq!(StateFile::open(&path, work("s3://b/"))?.start_after(), Some(key));
         }
         let other = |change: fn(&mut Work)| {
             let mut other = work("s3://b/");
@@ -206,42 +208,45 @@ mod tests {
             other(|work| work.selection.tag_prefix = "other-".to_owned()),
             other(|work| work.custom = None),
         ] {
-            let error = StateFile::open(&path, other).unwrap_err();
-            assert!(matches!(error, StateError::Other { .. }), "{error}");
+            let opened = StateFile::open(&path, other);
+            assert!(matches!(opened, Err(StateError::Other { .. })), "{opened:?}");
         }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
-        file.remove().unwrap();
+        assert_eq!(fs::read_dir(dir.path())?.count(), 1, "nothing else is left");
+        file.remove()?;
         assert!(!path.exists());
+        Ok(())
     }
 
     /// After an update, the rest of the objects was chosen by other definitions than those before.
     #[test]
-    fn the_definitions_that_a_run_began_with_count_to_its_end() {
-        let dir = tempfile::tempdir().unwrap();
+    fn the_definitions_that_a_run_began_with_count_to_its_end() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
         let path = dir.path().join("state");
         let older_than = |version| {
             let selection = Selection { tags: TagRule::OlderThan(ScannedWith::new(version, "0123")), ..work("").selection };
             Work { selection, ..work("s3://b/") }
         };
-        StateFile::open(&path, older_than(27500)).unwrap().save(Some("k")).unwrap();
-        let mut resumed = StateFile::open(&path, older_than(27501)).unwrap();
+        StateFile::open(&path, older_than(27500))?.save(Some("k"))?;
+        let mut resumed = StateFile::open(&path, older_than(27501))?;
         assert_eq!(resumed.selection(), &older_than(27500).selection);
-        resumed.save(Some("l")).unwrap();
-        assert_eq!(StateFile::open(&path, older_than(27502)).unwrap().selection(), &older_than(27500).selection);
+        resumed.save(Some("l"))?;
+        assert_eq!(StateFile::open(&path, older_than(27502))?.selection(), &older_than(27500).selection);
+        Ok(())
     }
 
     #[test]
-    fn what_is_no_state_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
+    fn what_is_no_state_is_left_alone() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
         let path = dir.path().join("state");
         for text in ["", "{}", "something precious", r#"{"schema":"clamgate.enqueue/2","work":{},"start_after":null}"#] {
-            fs::write(&path, text).unwrap();
+            fs::write(&path, text)?;
             assert!(matches!(StateFile::open(&path, work("s3://b/")), Err(StateError::Shape { .. })), "{text}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::read_to_string(&path)?, text);
         }
         assert!(matches!(StateFile::open(dir.path(), work("s3://b/")), Err(StateError::Io { .. })));
         let nowhere = dir.path().join("no/such/dir");
-        let mut file = StateFile::open(&nowhere, work("s3://b/")).unwrap();
+        let mut file = StateFile::open(&nowhere, work("s3://b/"))?;
         assert!(matches!(file.save(None), Err(StateError::Io { .. })));
+        Ok(())
     }
 }

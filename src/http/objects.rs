@@ -18,12 +18,13 @@ use super::body;
 use super::callback::Callback;
 use super::error::{AnyRefusal, ApiError, ErrorBody, ScanRefusal};
 use super::remembered::Pending;
+use crate::key::NULL_VERSION;
 use crate::object::S3Store;
 use crate::pipeline::{Delivery, Done, Failure, Mode, Objects};
 use crate::queue::ObjectEvent;
 use crate::queue::job::check_trace_id;
 use crate::report::{ScanReport, Target};
-use crate::s3::{NULL_VERSION, ObjectId};
+use crate::s3::ObjectId;
 use crate::telemetry::events;
 
 /// The longest key, in bytes, as S3 has it.

@@ -7,8 +7,8 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
 use crate::config::Location;
-use crate::key;
-use crate::s3::{NULL_VERSION, S3Error, S3ErrorKind, time_of};
+use crate::key::{self, NULL_VERSION};
+use crate::s3::{S3Error, S3ErrorKind, time_of};
 
 /// One object, or one version of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

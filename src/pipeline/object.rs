@@ -135,7 +135,7 @@ enum Fetched {
 }
 
 /// Work on an object, and how far it has come.
-pub(super) struct Work<'event> {
+pub(super) struct ObjectWork<'event> {
     event: &'event ObjectEvent,
     delivery: Delivery,
     mode: Mode,
@@ -149,7 +149,7 @@ pub(super) struct Work<'event> {
     pub(super) on_wait: &'event (dyn Fn() + Sync),
 }
 
-impl<'event> Work<'event> {
+impl<'event> ObjectWork<'event> {
     pub(super) fn new(event: &'event ObjectEvent, delivery: Delivery, mode: Mode) -> Self {
         let id = ObjectId {
             bucket: event.bucket.clone(),
@@ -190,7 +190,7 @@ impl<S: ObjectStore> Objects<S> {
     ///
     /// [`Failure`]; doing it again does what was left undone.
     pub async fn work(&self, event: &ObjectEvent, delivery: Delivery, mode: Mode) -> Result<Done, Failure> {
-        self.carry_on(&mut Work::new(event, delivery, mode)).await
+        self.carry_on(&mut ObjectWork::new(event, delivery, mode)).await
     }
 
     /// Does all the work on an object that no queue will bring again, in up to `attempts` attempts. When the last one fails, what is known
@@ -207,7 +207,7 @@ impl<S: ObjectStore> Objects<S> {
     ) -> Result<Done, (Failure, Option<Box<ScanReport>>)> {
         for attempt in 1.. {
             let delivery = Delivery { queued: Duration::ZERO, redelivered: attempt > 1 };
-            let mut work = Work::new(event, delivery, mode);
+            let mut work = ObjectWork::new(event, delivery, mode);
             match self.carry_on(&mut work).await {
                 Err(error) if attempt < attempts && error.is_transient() => {
                     tokio::time::sleep(backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE)).await;
@@ -225,7 +225,7 @@ impl<S: ObjectStore> Objects<S> {
         Err((Failure::Closed, None))
     }
 
-    pub(super) async fn carry_on(&self, work: &mut Work<'_>) -> Result<Done, Failure> {
+    pub(super) async fn carry_on(&self, work: &mut ObjectWork<'_>) -> Result<Done, Failure> {
         let began = Instant::now();
         let mut is_known = true;
         let mut looked_up = None;
@@ -291,7 +291,7 @@ impl<S: ObjectStore> Objects<S> {
             return Ok(Done::Reported(Box::new(report)));
         }
         let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id, &judged.with.definitions);
-        let object = action::Scanned {
+        let object = action::ScannedObject {
             id,
             info: info.as_deref(),
             sha256: judged.sha256.as_deref(),
@@ -320,11 +320,11 @@ impl<S: ObjectStore> Objects<S> {
     }
 
     /// The rule that skips the object, which is tagged if the rule says so.
-    async fn skip(&self, work: &Work<'_>, info: Option<&ObjectInfo>) -> Result<Option<String>, Failure> {
+    async fn skip(&self, work: &ObjectWork<'_>, info: Option<&ObjectInfo>) -> Result<Option<String>, Failure> {
         let rule = filter::skipping(&self.filters, &work.id, work.size, info, &self.store).await;
         let Some(rule) = rule.map_err(FetchError::from)? else { return Ok(None) };
         if rule.tag {
-            let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
+            let object = action::ScannedObject::unread(&work.id, work.delivery.redelivered);
             self.actions.skip(&object, &rule.name).await?;
         }
         Ok(Some(rule.name.clone()))
@@ -332,7 +332,7 @@ impl<S: ObjectStore> Objects<S> {
 
     /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not
     /// one that was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
-    pub(super) async fn tell_missing(&self, work: &Work<'_>, error: S3Error) -> Result<Done, Failure> {
+    pub(super) async fn tell_missing(&self, work: &ObjectWork<'_>, error: S3Error) -> Result<Done, Failure> {
         let may_be_moved = work.delivery.redelivered && self.policy.moves();
         if !work.event.must_exist || error.kind != S3ErrorKind::Gone || may_be_moved {
             return Ok(Done::Gone(error));
@@ -343,7 +343,7 @@ impl<S: ObjectStore> Objects<S> {
     }
 
     /// No verdict, and why.
-    fn failed(&self, work: &Work<'_>, error: &dyn Display) -> Scanned {
+    fn failed(&self, work: &ObjectWork<'_>, error: &dyn Display) -> Scanned {
         let verdict = Verdict {
             status: Status::Failed,
             signatures: Vec::new(),
@@ -356,7 +356,7 @@ impl<S: ObjectStore> Objects<S> {
 
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
     /// is one and only acting on it or telling it failed, or else `FAILED`.
-    pub(super) async fn give_up(&self, mut work: Work<'_>, error: &Failure) -> ScanReport {
+    pub(super) async fn give_up(&self, mut work: ObjectWork<'_>, error: &Failure) -> ScanReport {
         // Only removing the original failed: a second report would contradict the first.
         if let Some(report) = work.reported {
             return *report;
@@ -371,7 +371,7 @@ impl<S: ObjectStore> Objects<S> {
         if !work.id.is_pinned() || (is_failed && self.actions.has_status(&work.id).await.unwrap_or(false)) {
             plan.tags.clear();
         }
-        let object = action::Scanned::unread(&work.id, work.delivery.redelivered);
+        let object = action::ScannedObject::unread(&work.id, work.delivery.redelivered);
         report.actions = match self.actions.apply(&object, &plan).await {
             Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
             Err(error) => vec![undone(&plan, "failed", &error)],

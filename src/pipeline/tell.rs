@@ -1,6 +1,6 @@
 //! Telling everybody: first the outbox, then the sinks.
 
-use super::object::{Failure, Objects, Work};
+use super::object::{Failure, ObjectWork, Objects};
 use crate::engine::Status;
 use crate::object::{FetchError, ObjectStore};
 use crate::report::{About, Notice, ScanReport};
@@ -11,7 +11,7 @@ impl<S: ObjectStore> Objects<S> {
     /// Tells everybody, and returns what they were told: the report as it was written down first.
     pub(super) async fn tell(
         &self,
-        work: &Work<'_>,
+        work: &ObjectWork<'_>,
         report: ScanReport,
         info: Option<&ObjectInfo>,
     ) -> Result<ScanReport, Failure> {
@@ -25,7 +25,7 @@ impl<S: ObjectStore> Objects<S> {
     }
 
     /// Tells as many as can be told, when there will be no other attempt.
-    pub(super) async fn tell_anyway(&self, work: &Work<'_>, mut report: ScanReport) -> ScanReport {
+    pub(super) async fn tell_anyway(&self, work: &ObjectWork<'_>, mut report: ScanReport) -> ScanReport {
         let about = self.about(&work.id, report.status, None).await.unwrap_or_default();
         if let Some(outbox) = &self.outbox {
             match outbox.keep(report.clone()).await {

@@ -17,10 +17,11 @@ pub const MOST_CUSTOM_BYTES: usize = 8 * 1024;
 /// use clamgate::queue::{Event, Job, JobObject};
 ///
 /// let object = JobObject { trace_id: Some("case-17".into()), ..JobObject::new("uploads", "a b.pdf") };
-/// let body = serde_json::to_string(&Job::new(vec![object])).unwrap();
+/// let body = serde_json::to_string(&Job::new(vec![object]))?;
 /// assert_eq!(body, r#"{"schema":"clamgate.job/1","objects":[{"bucket":"uploads","key":"a b.pdf","trace_id":"case-17"}]}"#);
-/// let Ok(Event::Objects(objects)) = Event::parse(&body) else { panic!() };
+/// let Event::Objects(objects) = Event::parse(&body)? else { panic!("a job names objects") };
 /// assert_eq!(objects[0].key, "a b.pdf");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -289,7 +289,7 @@ pub(super) fn example() -> ScanReport {
         sha256: Some("00".into()),
         definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
         engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0".into() },
-        scanned_at: OffsetDateTime::from_unix_timestamp_nanos(1_792_000_000_123_456_789).unwrap_or(OffsetDateTime::UNIX_EPOCH),
+        scanned_at: time::macros::datetime!(2026-10-14 17:46:40.123_456_789 UTC),
         timings_ms: Timings::new(
             Duration::from_millis(12),
             Duration::from_nanos(3_141_592),

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_log_held_up_every_scan() {
+    fn a_slow_log_held_up_every_scan() -> Result<(), Box<dyn std::error::Error>> {
         let jobs = Arc::new(Jobs {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -260,7 +260,7 @@ mod tests {
             overdue: watch::Sender::new(0),
         });
         let (reply, mut answer) = oneshot::channel();
-        let id = jobs.submit(reply, Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()).unwrap();
+        let id = jobs.submit(reply, Arc::new(Semaphore::new(1)).try_acquire_owned()?).ok_or("not accepted")?;
         let definitions = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
         assert!(jobs.begin(id, Current { definitions: Arc::new(definitions), options_digest: "o".into() }));
         jobs.read(id, Some("digest".to_owned()), 20);
@@ -275,6 +275,7 @@ mod tests {
             first
         });
         assert_eq!(could_be_reached, Ok(true));
-        assert_eq!(answer.try_recv().unwrap().unwrap().verdict.reason, Some(Reason::TimedOut));
+        assert_eq!(answer.try_recv()??.verdict.reason, Some(Reason::TimedOut));
+        Ok(())
     }
 }

@@ -226,6 +226,7 @@ impl Drop for Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -257,75 +258,67 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().build().unwrap()
+    #[tokio::test]
+    async fn a_panic_is_an_engine_error_and_the_thread_lives_on() -> Result<(), Box<dyn Error>> {
+        let pool = Pool::new(Arc::new(Scripted { asked: AtomicUsize::new(0), gate: None }), 1, LONG)?;
+        let bad = pool.scan(|| Ok(Input::from_bytes(vec![0; 13]))).await?;
+        assert_eq!((bad.verdict.status, bad.verdict.reason), (Status::Unscannable, Some(Reason::EngineError)));
+        let good = pool.scan(|| Ok(Input::from_bytes(vec![0; 14]))).await?;
+        assert_eq!(good.verdict.status, Status::Clean);
+        assert_eq!(pool.busy(), 0);
+        Ok(())
     }
 
-    #[test]
-    fn a_panic_is_an_engine_error_and_the_thread_lives_on() {
-        let pool = Pool::new(Arc::new(Scripted { asked: AtomicUsize::new(0), gate: None }), 1, LONG).unwrap();
-        runtime().block_on(async {
-            let bad = pool.scan(|| Ok(Input::from_bytes(vec![0; 13]))).await.unwrap();
-            assert_eq!((bad.verdict.status, bad.verdict.reason), (Status::Unscannable, Some(Reason::EngineError)));
-            let good = pool.scan(|| Ok(Input::from_bytes(vec![0; 14]))).await.unwrap();
-            assert_eq!(good.verdict.status, Status::Clean);
-            assert_eq!(pool.busy(), 0);
-        });
-    }
-
-    #[test]
-    fn a_caller_that_has_gone_is_skipped() {
+    #[tokio::test]
+    async fn a_caller_that_has_gone_is_skipped() -> Result<(), Box<dyn Error>> {
         let gate = Arc::new(Barrier::new(2));
         let backend = Arc::new(Scripted { asked: AtomicUsize::new(0), gate: Some(Arc::clone(&gate)) });
-        let pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG).unwrap();
-        runtime().block_on(async {
-            let first = pool.scan(|| Ok(Input::from_bytes(vec![1; 20])));
-            let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
-            let mut first = Box::pin(first);
-            // Both are queued; the only thread is held by the first, and the second one's caller goes away.
-            assert!(futures_poll(&mut first).is_none() && futures_poll(&mut second).is_none());
-            drop(second);
-            gate.wait();
-            assert_eq!(first.await.unwrap().verdict.status, Status::Clean);
-        });
+        let pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG)?;
+        let mut first = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))));
+        let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
+        // Both are queued; the only thread is held by the first, and the second one's caller goes away.
+        assert!(futures_poll(&mut first).is_none() && futures_poll(&mut second).is_none());
+        drop(second);
+        gate.wait();
+        assert_eq!(first.await?.verdict.status, Status::Clean);
         drop(pool);
         assert_eq!(backend.asked.load(Ordering::SeqCst), 1);
+        Ok(())
     }
 
     /// libclamav cannot be interrupted: a thread that does not come back must not take its caller, or the next one, with it.
-    #[test]
-    fn a_thread_that_does_not_come_back() {
+    #[tokio::test]
+    async fn a_thread_that_does_not_come_back() -> Result<(), Box<dyn Error>> {
         let gate = Arc::new(Barrier::new(2));
         let backend = Arc::new(Scripted { asked: AtomicUsize::new(0), gate: Some(Arc::clone(&gate)) });
-        let mut pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG).unwrap();
-        let (jobs, watch) = Jobs::start(1, Duration::from_millis(20)).unwrap();
+        let mut pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG)?;
+        let (jobs, watch) = Jobs::start(1, Duration::from_millis(20))?;
         (pool.jobs, pool.watch) = (jobs, Some(watch));
-        runtime().block_on(async {
-            let mut overdue = pool.overdue();
-            let mut first = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))));
-            let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
-            assert!(futures_poll(&mut first).is_none() && futures_poll(&mut second).is_none());
-            let first = first.await.unwrap();
-            assert_eq!((first.verdict.status, first.verdict.reason), (Status::Unscannable, Some(Reason::TimedOut)));
-            assert_eq!((first.size, first.sha256.is_some()), (20, true));
-            assert_eq!(*overdue.borrow_and_update(), 1);
-            assert!(matches!(second.await, Err(ScanError::Stuck)), "it waited behind the lost thread");
-            let third = pool.scan(|| Ok(Input::from_bytes(vec![3; 20]))).await;
-            assert!(matches!(third, Err(ScanError::Stuck)), "nothing new is accepted");
+        let mut overdue = pool.overdue();
+        let mut first = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))));
+        let mut second = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![2; 20]))));
+        assert!(futures_poll(&mut first).is_none() && futures_poll(&mut second).is_none());
+        let first = first.await?;
+        assert_eq!((first.verdict.status, first.verdict.reason), (Status::Unscannable, Some(Reason::TimedOut)));
+        assert_eq!((first.size, first.sha256.is_some()), (20, true));
+        assert_eq!(*overdue.borrow_and_update(), 1);
+        assert!(matches!(second.await, Err(ScanError::Stuck)), "it waited behind the lost thread");
+        let third = pool.scan(|| Ok(Input::from_bytes(vec![3; 20]))).await;
+        assert!(matches!(third, Err(ScanError::Stuck)), "nothing new is accepted");
 
-            gate.wait();
-            overdue.changed().await.unwrap();
-            assert_eq!(*overdue.borrow(), 0);
-            let mut fourth = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![4; 20]))));
-            assert!(futures_poll(&mut fourth).is_none());
-            gate.wait();
-            assert_eq!(fourth.await.unwrap().verdict.status, Status::Clean);
-        });
+        gate.wait();
+        overdue.changed().await?;
+        assert_eq!(*overdue.borrow(), 0);
+        let mut fourth = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![4; 20]))));
+        assert!(futures_poll(&mut fourth).is_none());
+        gate.wait();
+        assert_eq!(fourth.await?.verdict.status, Status::Clean);
         assert_eq!(backend.asked.load(Ordering::SeqCst), 2);
+        Ok(())
     }
 
-    #[test]
-    fn trouble_is_no_verdict_but_malware_stays_found() {
+    #[tokio::test]
+    async fn trouble_is_no_verdict_but_malware_stays_found() -> io::Result<()> {
         struct Troubled(Observations);
         impl Backend for Troubled {
             fn current(&self) -> Current {
@@ -338,13 +331,13 @@ mod tests {
         let troubled = Observations { finished: true, refusal: Some("no space".to_owned()), ..Observations::default() };
         let infected = Observations { signatures: ["Virus".to_owned()].into(), ..troubled.clone() };
         for (seen, expected) in [(troubled, None), (infected, Some((Status::Infected, Some(Reason::EngineError))))] {
-            let pool = Pool::new(Arc::new(Troubled(seen)), 1, LONG).unwrap();
-            let outcome = runtime().block_on(pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))));
-            match outcome {
+            let pool = Pool::new(Arc::new(Troubled(seen)), 1, LONG)?;
+            match pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))).await {
                 Ok(scanned) => assert_eq!(Some((scanned.verdict.status, scanned.verdict.reason)), expected),
                 Err(error) => assert!(expected.is_none() && matches!(error, ScanError::Trouble(_)), "{error}"),
             }
         }
+        Ok(())
     }
 
     fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

@@ -111,70 +111,73 @@ mod tests {
 
     /// Between the lock file's creation and its lock, another process took it for abandoned.
     #[test]
-    fn a_sweep_removed_a_directory_that_was_just_made() {
-        let parent = tempfile::tempdir().unwrap();
+    fn a_sweep_removed_a_directory_that_was_just_made() -> io::Result<()> {
+        let parent = tempfile::tempdir()?;
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let scratch = Scratch::create(parent.path()).unwrap();
-                        assert!(scratch.path().join(LOCK).exists());
+                        let scratch = Scratch::create(parent.path());
+                        assert!(matches!(&scratch, Ok(made) if made.path().join(LOCK).exists()), "{scratch:?}");
                     }
                 });
             }
         });
+        Ok(())
     }
 
     #[test]
-    fn abandoned_directories_are_removed_and_living_ones_kept() {
-        let parent = tempfile::tempdir().unwrap();
-        let living = Scratch::create(parent.path()).unwrap();
+    fn abandoned_directories_are_removed_and_living_ones_kept() -> io::Result<()> {
+        let parent = tempfile::tempdir()?;
+        let living = Scratch::create(parent.path())?;
         let abandoned = parent.path().join("clamgate-scratch-dead");
-        fs::create_dir(&abandoned).unwrap();
-        fs::write(abandoned.join(LOCK), "").unwrap();
-        fs::write(abandoned.join("20261121-scantemp"), "leaked").unwrap();
+        fs::create_dir(&abandoned)?;
+        fs::write(abandoned.join(LOCK), "")?;
+        fs::write(abandoned.join("20261121-scantemp"), "leaked")?;
 
-        let new = Scratch::create(parent.path()).unwrap();
+        let new = Scratch::create(parent.path())?;
         assert!(!abandoned.exists());
         assert!(living.path().exists());
         let path = new.path().to_owned();
         drop(new);
         assert!(!path.exists());
+        Ok(())
     }
 
     /// Made again without its lock, it was left behind for ever by a crash.
     #[test]
-    fn what_was_made_again_is_kept_while_the_process_lives_and_removed_after_a_crash() {
-        let parent = tempfile::tempdir().unwrap();
-        let sweep = || drop(Scratch::create(parent.path()).unwrap());
-        let scratch = Scratch::create(parent.path()).unwrap();
+    fn what_was_made_again_is_kept_while_the_process_lives_and_removed_after_a_crash() -> io::Result<()> {
+        let parent = tempfile::tempdir()?;
+        let scratch = Scratch::create(parent.path())?;
         let path = scratch.path().to_owned();
         for vanish in [|path: &Path| fs::remove_dir_all(path), |path: &Path| fs::remove_file(path.join(LOCK))] {
-            vanish(&path).unwrap();
-            restore(&path).unwrap();
-            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-            sweep();
+            vanish(&path)?;
+            restore(&path)?;
+            assert_eq!(fs::metadata(&path)?.mode() & 0o777, 0o700);
+            sweep(parent.path())?;
             assert!(path.exists());
 
             // A crash: the kernel takes the lock back.
-            RESTORED.lock().unwrap().remove(&path).unwrap();
-            sweep();
+            assert!(RESTORED.lock().unwrap_or_else(PoisonError::into_inner).remove(&path).is_some());
+            sweep(parent.path())?;
             assert!(!path.exists());
-            restore(&path).unwrap();
+            restore(&path)?;
         }
         drop(scratch);
         assert!(!path.exists());
+        Ok(())
     }
 
     #[test]
-    fn what_is_whole_is_left_alone() {
-        let parent = tempfile::tempdir().unwrap();
-        let scratch = Scratch::create(parent.path()).unwrap();
-        let lock = || fs::metadata(scratch.path().join(LOCK)).unwrap().ino();
-        let before = lock();
-        restore(scratch.path()).unwrap();
-        assert_eq!(lock(), before);
-        restore(parent.path()).unwrap();
+    fn what_is_whole_is_left_alone() -> io::Result<()> {
+        let parent = tempfile::tempdir()?;
+        let scratch = Scratch::create(parent.path())?;
+        let lock = || Ok::<_, io::Error>(fs::metadata(scratch.path().join(LOCK))?.ino());
+        let before = lock()?;
+        restore(scratch.path())?;
+        assert_eq!(lock()?, before);
+        restore(parent.path())?;
         assert!(!parent.path().join(LOCK).exists(), "a directory of somebody else's");
+        Ok(())
     }
 }

@@ -14,11 +14,11 @@ use super::{Arguments, Item, Outcome};
 use crate::aws;
 use crate::config::{Config, Location};
 use crate::intake::Intake;
+use crate::key::NULL_VERSION;
 use crate::object::{self, Listed, S3Store};
 use crate::pipeline::{Done, Mode, Objects};
 use crate::queue::job::check_trace_id;
 use crate::queue::{ObjectEvent, SqsQueue};
-use crate::s3::NULL_VERSION;
 
 /// How often an object is tried when S3 or this machine is in trouble.
 const ATTEMPTS: u32 = 3;

@@ -24,23 +24,13 @@ pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use bzip2::Compression;
-    use bzip2::write::BzEncoder;
-
+    use super::super::pack;
     use super::*;
 
-    fn stream(content: &[u8]) -> Vec<u8> {
-        let mut encoder = BzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
     #[test]
-    fn only_the_first_stream_is_read() {
-        let one = stream(b"hello, world");
-        let empty = stream(b"");
+    fn only_the_first_stream_is_read() -> std::io::Result<()> {
+        let one = pack::bzip2(b"hello, world")?;
+        let empty = pack::bzip2(b"")?;
         for (bytes, expected, unsupported) in [
             (one.clone(), vec![12], vec![]),
             ([&one[..], &[0; 512]].concat(), vec![12], vec![]),
@@ -55,5 +45,6 @@ mod tests {
             inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((found.expected, found.unsupported), (expected, unsupported.into_iter().map(str::to_owned).collect()));
         }
+        Ok(())
     }
 }

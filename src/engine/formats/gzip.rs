@@ -39,26 +39,16 @@ pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-
+    use super::super::pack;
     use super::*;
 
-    fn member(content: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
     #[test]
-    fn all_members_make_one_layer() {
-        let one = member(b"hello, world");
+    fn all_members_make_one_layer() -> std::io::Result<()> {
+        let one = pack::gzip(b"hello, world")?;
         let cut = one.len() - 1;
         for (bytes, expected, unsupported) in [
             (one.clone(), vec![12], vec![]),
-            (member(b"small"), vec![], vec![]),
+            (pack::gzip(b"small")?, vec![], vec![]),
             ([&one[..], &one].concat(), vec![24], vec![]),
             ([&one[..], &[0; 512]].concat(), vec![12], vec![]),
             ([&one[..], &[0; 512], &one].concat(), vec![], vec!["data after the end of a gzip file"]),
@@ -71,5 +61,6 @@ mod tests {
             inspect(&bytes, &Deadline::far(), &mut found);
             assert_eq!((found.expected, found.unsupported), (expected, unsupported.into_iter().map(str::to_owned).collect()));
         }
+        Ok(())
     }
 }

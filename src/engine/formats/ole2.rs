@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn record(kind: u16, instance: u16, data: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(data.len()).unwrap();
+        let length = data.len() as u32;
         [&(instance << 4).to_le_bytes()[..], &kind.to_le_bytes(), &length.to_le_bytes(), data].concat()
     }
 

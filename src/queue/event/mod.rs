@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::job::Job;
+use crate::key::NULL_VERSION;
 
 /// The longest message that SQS takes, in bytes
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
@@ -23,9 +24,6 @@ pub const MOST_RECORDS: usize = 1000;
 
 /// The most SNS envelopes around a message: a topic can deliver to another through a queue or a function, but not for ever.
 const MOST_ENVELOPES: usize = 2;
-
-/// The version of an object that was written while versions were off or suspended, as S3 writes it.
-const NULL_VERSION: &str = "null";
 
 /// What to do about a message.
 #[derive(Debug, Clone, PartialEq)]

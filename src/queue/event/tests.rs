@@ -101,8 +101,8 @@ fn what_needs_no_work() {
         (removed("LifecycleExpiration:Delete"), "removal"),
         (bridged("Object Deleted", "k"), "removal"),
     ] {
-        assert_eq!(Event::parse(&body).unwrap(), Event::Nothing(why), "{body}");
-        assert_eq!(Event::parse(&enveloped(&body)).unwrap(), Event::Nothing(why), "{body}");
+        assert_eq!(Event::parse(&body).ok(), Some(Event::Nothing(why)), "{body}");
+        assert_eq!(Event::parse(&enveloped(&body)).ok(), Some(Event::Nothing(why)), "{body}");
     }
 }
 
@@ -156,7 +156,7 @@ fn jobs_of_bucketav() {
 }
 
 #[test]
-fn a_job_comes_out_as_it_went_in() {
+fn a_job_comes_out_as_it_went_in() -> serde_json::Result<()> {
     let custom = json!({"case": 17, "nested": {"a": [1, null]}});
     let job = Job::new(vec![
         JobObject::new("b", "plain"),
@@ -170,13 +170,14 @@ fn a_job_comes_out_as_it_went_in() {
             ..JobObject::new("b", "full")
         },
     ]);
-    let found = objects(&serde_json::to_string(&job).unwrap());
+    let found = objects(&serde_json::to_string(&job)?);
     assert_eq!(found[0], ObjectEvent { bucket: "b".into(), key: "plain".into(), must_exist: true, ..ObjectEvent::default() });
     let JobObject { bucket, key, version_id, etag, size, if_exists: _, trace_id, custom } = job.objects[1].clone();
     assert_eq!(
         found[1],
         ObjectEvent { bucket, key, version_id, etag, size, sequencer: None, must_exist: false, trace_id, custom }
     );
+    Ok(())
 }
 
 #[test]

@@ -15,9 +15,10 @@ use memchr::memmem;
 use rc4::Rc4;
 use sha2::{Sha256, Sha384, Sha512};
 
+use super::SMALL;
 use super::dictionary::{Dictionary, Token, is_space, next_token, skip_space};
+use super::document::Pdf;
 use super::encryption::{MOST_TRAILERS, TRAILER, trailers};
-use super::{Pdf, SMALL};
 
 /// The entries of the encryption dictionary that lead to the key (tables 20 and 21).
 const ENTRIES: &[&[u8]] =
@@ -350,22 +351,30 @@ fn unescape(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+    use std::io;
+
     use super::super::Deadline;
     use super::*;
     use crate::engine::formats::Findings;
+    use crate::engine::hex;
 
-    /// The key of a document in `tests/data/encrypted`, with a part of it replaced.
-    fn key_of(name: &str, part: &str, other: &str) -> Option<Vec<u8>> {
-        let path = format!("{}/tests/data/encrypted/owner-password-picture-{name}.pdf", env!("CARGO_MANIFEST_DIR"));
-        let document = std::fs::read(path).unwrap();
-        let at = memmem::find(&document, part.as_bytes()).unwrap();
+    /// A document in `tests/data/encrypted`.
+    fn document(name: &str) -> io::Result<Vec<u8>> {
+        std::fs::read(format!("{}/tests/data/encrypted/owner-password-picture-{name}.pdf", env!("CARGO_MANIFEST_DIR")))
+    }
+
+    /// The key of that document, with a part of it replaced.
+    fn key_of(name: &str, part: &str, other: &str) -> Result<Option<Vec<u8>>, Box<dyn Error>> {
+        let document = document(name)?;
+        let at = memmem::find(&document, part.as_bytes()).ok_or_else(|| format!("{part} is not in {name}"))?;
         let document = [&document[..at], other.as_bytes(), &document[at + part.len()..]].concat();
         let deadline = Deadline::far();
-        Key::of(&Pdf::parse(&document, &deadline, &mut Findings::default())).map(|key| key.bytes)
+        Ok(Key::of(&Pdf::parse(&document, &deadline, &mut Findings::default())).map(|key| key.bytes))
     }
 
     #[test]
-    fn a_key_that_libclamav_may_not_find_is_none() {
+    fn a_key_that_libclamav_may_not_find_is_none() -> Result<(), Box<dyn Error>> {
         let cases = [
             ("rc4-128", "/U <", "/A /U /U <"),
             ("rc4-128", "/U <", "/U %(fake)\n<"),
@@ -389,57 +398,57 @@ mod tests {
             ("aes-256", "/AESV3", "/AESV2"),
         ];
         for (name, part, other) in cases {
-            assert!(key_of(name, part, part).is_some(), "{name}");
-            assert_eq!(key_of(name, part, other), None, "{name} {other}");
+            assert!(key_of(name, part, part)?.is_some(), "{name}");
+            assert_eq!(key_of(name, part, other)?, None, "{name} {other}");
         }
+        Ok(())
     }
 
     #[test]
-    fn an_encryption_dictionary_has_to_be_the_only_one() {
+    fn an_encryption_dictionary_has_to_be_the_only_one() -> Result<(), Box<dyn Error>> {
         let header = "%PDF-1.5\n";
-        let same = key_of("rc4-128", header, "%PDF-1.5\n77 0 obj<</Filter/Standard>>endobj ");
-        assert_eq!(same, key_of("rc4-128", header, header));
-        let path = format!("{}/tests/data/encrypted/owner-password-picture-rc4-128.pdf", env!("CARGO_MANIFEST_DIR"));
-        let document = std::fs::read(path).unwrap();
-        let deadline = Deadline::far();
-        let (number, _) = only_encryption(&Pdf::parse(&document, &deadline, &mut Findings::default())).unwrap();
+        let same = key_of("rc4-128", header, "%PDF-1.5\n77 0 obj<</Filter/Standard>>endobj ")?;
+        assert_eq!(same, key_of("rc4-128", header, header)?);
+        let (document, deadline) = (document("rc4-128")?, Deadline::far());
+        let pdf = Pdf::parse(&document, &deadline, &mut Findings::default());
+        let (number, _) = only_encryption(&pdf).ok_or("no encryption dictionary")?;
         for number in [number, number + (1 << 24)] {
             let other = format!("{header}{number} 0 obj<</Filter/Standard>>endobj ");
-            assert_eq!(key_of("rc4-128", header, &other), None, "{number}");
+            assert_eq!(key_of("rc4-128", header, &other)?, None, "{number}");
         }
+        Ok(())
     }
 
     /// As `qpdf --encrypt "" "" 256` has it, then with another key for the owner, and with a user's password.
     #[test]
-    fn an_empty_password_of_the_owner_has_to_lead_to_the_same_key() {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let (user_salts, owner_salts) = ([1; 16], [2; 16]);
-        let user = [password_hash(6, &user_salts[..8], b"").unwrap()[..32].to_vec(), user_salts.to_vec()].concat();
-        let wrap = |salt: &[u8], user: &[u8], key: &[u8; 32]| {
-            let wrapping = password_hash(6, salt, user).unwrap();
+    fn an_empty_password_of_the_owner_has_to_lead_to_the_same_key() -> Result<(), Box<dyn Error>> {
+        let hash = |salts: &[u8; 16], user: &[u8]| password_hash(6, &salts[..8], user).ok_or("no hash");
+        let entry = |salts: &[u8; 16], user: &[u8]| Ok::<_, &str>([&hash(salts, user)?[..32], salts].concat());
+        let wrap = |salts: &[u8; 16], user: &[u8], key: &[u8; 32]| -> Result<String, Box<dyn Error>> {
             let mut key = *key;
-            let encryptor = cbc::Encryptor::<Aes256>::new_from_slices(&wrapping[..32], &[0; 16]).unwrap();
-            encryptor.encrypt_padded::<NoPadding>(&mut key, 32).unwrap();
-            key
+            let encryptor = cbc::Encryptor::<Aes256>::new_from_slices(&hash(salts, user)?[..32], &[0; 16])?;
+            encryptor.encrypt_padded::<NoPadding>(&mut key, 32)?;
+            Ok(hex(&key))
         };
+        let (user_salts, owner_salts) = ([1; 16], [2; 16]);
+        let user = entry(&user_salts, b"")?;
         let other = [&[9; 32][..], &user[32..]].concat();
         for (in_document, owner_key, expected) in
             [(&user, [3; 32], Some(vec![3; 32])), (&user, [4; 32], None), (&other, [4; 32], Some(vec![4; 32]))]
         {
-            let owner =
-                [password_hash(6, &owner_salts[..8], in_document).unwrap()[..32].to_vec(), owner_salts.to_vec()].concat();
             let dictionary = format!(
                 "<</Filter/Standard/V 5/R 6/CF<</StdCF<</CFM/AESV3>>>>/StmF/StdCF/O<{}>/OE<{}>/U<{}>/UE<{}>>>",
-                hex(&owner),
-                hex(&wrap(&owner_salts[..8], in_document, &owner_key)),
+                hex(&entry(&owner_salts, in_document)?),
+                wrap(&owner_salts, in_document, &owner_key)?,
                 hex(in_document),
-                hex(&wrap(&user_salts[..8], b"", &[3; 32])),
+                wrap(&user_salts, b"", &[3; 32])?,
             );
             let document = format!("%PDF-1.5\n1 0 obj{dictionary}endobj trailer<</Encrypt 1 0 R>>");
             let deadline = Deadline::far();
             let key = Key::of(&Pdf::parse(document.as_bytes(), &deadline, &mut Findings::default()));
             assert_eq!(key.map(|key| key.bytes), expected);
         }
+        Ok(())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::dictionary::{Dictionary, Reading, Token, next_token};
-use super::integer;
+use super::document::integer;
 
 /// How many trailers are looked at, and how much of each.
 pub(super) const MOST_TRAILERS: usize = 1000;

@@ -1,8 +1,41 @@
-//! Which streams of a PDF libclamav's decoders take (`pdfdecode.c`). Where one of them fails, the rest is not decoded.
+//! The filters of a PDF's stream, and which data libclamav's decoders take (`pdfdecode.c`). Where one of them fails, the rest is not
+//! decoded.
 
 use memchr::{memchr2, memmem};
 
-use super::dictionary::{IMAGE, is_space};
+use super::dictionary::{Dictionary, IMAGE, MOST_FILTERS, Token, is_space, known_filter, next_token};
+use super::document::Pdf;
+
+/// How much of a filter's name is reported.
+const LONGEST_NAME: usize = 40;
+
+impl Pdf<'_> {
+    /// The filters of a stream in the order in which a reader applies them.
+    pub(super) fn filters(&self, dictionary: &Dictionary) -> Result<Vec<&'static str>, String> {
+        let mut filters = Vec::new();
+        let Some(value) = dictionary.get(b"Filter") else { return Ok(filters) };
+        let mut at = value.start;
+        while at < value.end {
+            let Some((token, end)) = next_token(self.bytes, at) else { break };
+            match token {
+                Token::Name(_) if filters.len() >= MOST_FILTERS => return Err("PDF stream with too many filters".to_owned()),
+                Token::Name(name) => match known_filter(&name) {
+                    Some(filter) => filters.push(filter),
+                    None => {
+                        let name: String = String::from_utf8_lossy(&name).escape_debug().take(LONGEST_NAME).collect();
+                        return Err(format!("PDF stream with the filter {name}"));
+                    }
+                },
+                Token::ArrayOpen => {}
+                Token::Word(word) if self.bytes.get(word.clone()) == Some(b"null") => {}
+                Token::ArrayClose => break,
+                _ => return Err("PDF stream with a filter in another object".to_owned()),
+            }
+            at = end;
+        }
+        Ok(filters)
+    }
+}
 
 /// Whether libclamav decodes all that a reader does. A picture's filter ends it for both.
 pub(super) fn same_filters(filters: &[&str], read: &[&str]) -> bool {

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use super::SMALL;
 use super::dictionary::{Dictionary, Token, next_token, skip_space};
-use super::{Pdf, SMALL};
+use super::document::Pdf;
 
 impl Pdf<'_> {
     /// Whether the bytes are shuffled before compression (`/Predictor`), which libclamav does not undo (`pdfdecode.c`).
@@ -93,8 +94,9 @@ mod tests {
             let document = [stream.as_str(), objects].concat();
             let (deadline, mut found) = (Deadline::far(), Findings::default());
             let pdf = Pdf::parse(document.as_bytes(), &deadline, &mut found);
-            let dictionary = pdf.stream(&pdf.objects[0]).unwrap().dictionary;
-            assert_eq!(pdf.has_predictor(&dictionary), is_hidden, "{parameters}");
+            let stream = pdf.stream(&pdf.objects[0]);
+            let found_hidden = stream.map(|stream| pdf.has_predictor(&stream.dictionary));
+            assert_eq!(found_hidden, Some(is_hidden), "{parameters}");
         }
     }
 }

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use memchr::{memchr, memchr2};
 
 use super::dictionary::{Dictionary, Token, is_regular, is_space, next_token, skip_value};
+use super::document::{Object, Pdf};
 use super::zlib::inflate;
-use super::{Object, Pdf};
 use crate::engine::formats::deadline::Deadline;
 
 /// Entries whose value leads to what a reader saves, opens, runs or parses: files and those related to them, scripts, forms, models,

@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use walkdir::WalkDir;
 
-use super::command::Mode;
+use super::Server;
 use super::reply::{Answer, system_text};
-use super::server::Server;
 use super::session::Reply;
+use crate::clamd::command::Mode;
 use crate::telemetry::events;
 
 /// How many files the walk may be ahead of the scans.

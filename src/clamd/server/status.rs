@@ -4,8 +4,8 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::command::COMMANDS;
-use super::server::Server;
+use super::Server;
+use crate::clamd::command::COMMANDS;
 use crate::engine::libclamav_version;
 
 /// As ctime(3) writes it.

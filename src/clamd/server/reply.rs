@@ -202,7 +202,8 @@ mod tests {
                 [(crate::config::Unscannable::Found, in_found), (crate::config::Unscannable::Error, in_error)]
             {
                 let answer = Answer::new(&report(verdict.clone()), how);
-                let lines = |all| answer.lines(b"stream", all).into_iter().map(|line| String::from_utf8(line).unwrap());
+                let lines =
+                    |all| answer.lines(b"stream", all).into_iter().map(|line| String::from_utf8_lossy(&line).into_owned());
                 assert_eq!(lines(true).collect::<Vec<_>>(), found(expected), "{verdict:?} {how:?}");
                 assert_eq!(lines(false).collect::<Vec<_>>(), found(&expected[..1]));
             }

@@ -1,8 +1,10 @@
 //! One client: its commands, one or, after IDSESSION, many at once.
 
-use std::fs::File;
+mod input;
+mod uploads;
+
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,20 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::command::Command;
-use super::frame::{Frame, Frames, LONGEST_COMMAND, Style};
+use self::input::Input;
 use super::reply::Answer;
-use super::server::Server;
 use super::socket::Socket;
-use super::{paths, status};
-use crate::config::Unscannable;
-use crate::intake::{IntakeError, Upload};
-use crate::telemetry::events;
+use super::{Server, paths, status};
+use crate::clamd::command::Command;
+use crate::clamd::frame::{Frame, Frames, Style};
 use crate::waiting::Pace;
-
-/// What is read at once. A stream is taken in pieces of this size, whatever its client calls a chunk.
-const READ_AT_ONCE: usize = 64 * 1024;
-const _: () = assert!(READ_AT_ONCE > LONGEST_COMMAND);
 
 /// How many commands of a session are under way at once; the next one is not read before one of them is done.
 const MOST_UNDER_WAY: usize = 16;
@@ -284,75 +279,6 @@ impl Session {
         Ok(())
     }
 
-    /// INSTREAM: takes the stream, and has it scanned. One that is refused is answered at once and then read to its end.
-    async fn stream(&mut self, reply: Reply) -> Result<(), End> {
-        let give_up = Instant::now() + seconds(self.server.config.stream_timeout_secs);
-        self.frames.begin_stream();
-        let (mut refused, mut pace) = (None, Pace::default());
-        let mut upload = match self.server.intake.upload() {
-            Ok(upload) => Some(upload),
-            Err(error) => {
-                refused = Some(refuse(&self.server, None, &error, &reply).await?);
-                None
-            }
-        };
-        loop {
-            if !self.descriptors.is_empty() {
-                return self.stray_descriptor().await;
-            }
-            let mut rest = self.input.rest();
-            let frame = self.frames.next(&mut rest);
-            let left = rest.len();
-            let mut more = false;
-            match frame {
-                // As clamd does it: what will be too long is refused before it comes.
-                Ok(Some(Frame::Chunk(length))) => {
-                    let limit = self.server.intake.max_file_size_bytes;
-                    if let Some(taken) = upload.take_if(|taken| taken.size().saturating_add(length.into()) > limit) {
-                        refused = Some(refuse(&self.server, Some(taken), &IntakeError::TooLarge(limit), &reply).await?);
-                    }
-                }
-                Ok(Some(Frame::Data(bytes))) => {
-                    if let Some(mut taken) = upload.take() {
-                        match taken.write(bytes) {
-                            Ok(()) => upload = Some(taken),
-                            Err(error) => refused = Some(refuse(&self.server, Some(taken), &error, &reply).await?),
-                        }
-                    }
-                }
-                Ok(Some(_)) => {
-                    self.input.keep(left);
-                    break;
-                }
-                Ok(None) => more = true,
-                Err(_) => return Err(End::Refused),
-            }
-            self.input.keep(left);
-            if more {
-                let late = if refused.is_some() { End::Refused } else { End::TimedOut };
-                match self.read_more(give_up, late, &mut pace).await {
-                    Err(End::SentAway) => {
-                        if refused.is_none() {
-                            let answer = Answer::error("All connections are taken, and this was the slowest; try again later.");
-                            let _ = timeout(LINGER, reply.answer(STREAM.as_bytes(), &answer)).await;
-                        }
-                        return Err(End::Refused);
-                    }
-                    read => read?,
-                }
-            }
-        }
-        match (upload, refused) {
-            (Some(upload), None) => {
-                let (server, socket) = (Arc::clone(&self.server), Arc::clone(&self.socket));
-                let scan = async move { scan_stream(&server, upload, &reply).await };
-                self.see_to(async move { while_present(&socket, scan).await }).await
-            }
-            (_, Some(Refusal::Stream)) => Ok(()),
-            (_, Some(Refusal::Session) | None) => Err(End::Refused),
-        }
-    }
-
     /// Reads more of a command that has begun, no longer than until `give_up`.
     async fn read_more(&mut self, give_up: Instant, late: End, pace: &mut Pace) -> Result<(), End> {
         let sent_away = pace.wait(&self.server.slow);
@@ -372,107 +298,6 @@ impl Session {
             }
         }
     }
-
-    /// FILDES: takes the descriptor, and has its file scanned.
-    async fn descriptor(&mut self, reply: Reply) -> Result<(), End> {
-        self.frames.expect_carrier();
-        let give_up = Instant::now() + seconds(self.server.config.read_timeout_secs);
-        let mut pace = Pace::default();
-        loop {
-            let mut rest = self.input.rest();
-            let has_come = matches!(self.frames.next(&mut rest), Ok(Some(_)));
-            let left = rest.len();
-            self.input.keep(left);
-            if has_come {
-                break;
-            }
-            self.read_more(give_up, End::TimedOut, &mut pace).await?;
-        }
-        let mut received = std::mem::take(&mut self.descriptors);
-        let descriptor = match (received.pop(), received.len()) {
-            (Some(descriptor), 0) => descriptor,
-            (Some(_), _) => {
-                reply.line("More than one file descriptor received. ERROR").await?;
-                return Err(End::Refused);
-            }
-            (None, _) => {
-                reply.line("No file descriptor received. ERROR").await?;
-                return Err(End::Refused);
-            }
-        };
-        let (server, socket) = (Arc::clone(&self.server), Arc::clone(&self.socket));
-        let scan = async move { scan_descriptor(&server, descriptor, &reply).await };
-        self.see_to(async move { while_present(&socket, scan).await }).await
-    }
-}
-
-/// What a refused stream ends.
-enum Refusal {
-    /// Itself.
-    Stream,
-    /// The session as well.
-    Session,
-}
-
-/// Answers a stream that cannot be taken.
-async fn refuse(server: &Server, upload: Option<Upload>, error: &IntakeError, reply: &Reply) -> io::Result<Refusal> {
-    let answer = match (error, upload) {
-        (IntakeError::TooLarge(_), Some(upload)) => {
-            let report = upload.too_large(STREAM.to_owned());
-            events::stream_scanned("clamd", &report);
-            if server.config.unscannable == Unscannable::Error {
-                // The words that clamd's clients know.
-                reply.line("INSTREAM size limit exceeded. ERROR").await?;
-                return Ok(Refusal::Session);
-            }
-            Answer::new(&report, server.config.unscannable)
-        }
-        (IntakeError::Scan(error), _) => {
-            events::stream_failed("clamd", STREAM, error);
-            Answer::failed(error)
-        }
-        (error, _) => {
-            events::stream_failed("clamd", STREAM, error);
-            Answer::error("No room for it at this moment; try again later.")
-        }
-    };
-    reply.answer(STREAM.as_bytes(), &answer).await?;
-    Ok(Refusal::Stream)
-}
-
-/// What a stream is called.
-const STREAM: &str = "stream";
-
-async fn scan_stream(server: &Server, upload: Upload, reply: &Reply) -> io::Result<()> {
-    let answer = match upload.scan(STREAM.to_owned()).await {
-        Ok(report) => {
-            events::stream_scanned("clamd", &report);
-            Answer::new(&report, server.config.unscannable)
-        }
-        Err(error) => {
-            events::stream_failed("clamd", STREAM, &error);
-            match &error {
-                IntakeError::Scan(error) => Answer::failed(error),
-                _ => Answer::error("No room for it at this moment; try again later."),
-            }
-        }
-    };
-    reply.answer(STREAM.as_bytes(), &answer).await
-}
-
-async fn scan_descriptor(server: &Server, descriptor: OwnedFd, reply: &Reply) -> io::Result<()> {
-    let name = format!("fd[{}]", descriptor.as_raw_fd());
-    let answer = match server.intake.file(File::from(descriptor), name.clone()).await {
-        Ok(report) => {
-            events::stream_scanned("clamd", &report);
-            Answer::new(&report, server.config.unscannable)
-        }
-        Err(error) => {
-            events::stream_failed("clamd", &name, &error);
-            Answer::failed(&error)
-        }
-    };
-    reply.answer(name.as_bytes(), &answer).await
 }
 
 /// Works as long as the client has not gone for certain: what it had waiting makes room for others.
@@ -485,41 +310,4 @@ async fn while_present(socket: &Socket, work: impl Future<Output = io::Result<()
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
-}
-
-/// Bytes that have arrived and are not used yet.
-struct Input {
-    bytes: Box<[u8]>,
-    begin: usize,
-    end: usize,
-}
-
-impl Input {
-    fn new() -> Self {
-        Self { bytes: vec![0; READ_AT_ONCE].into_boxed_slice(), begin: 0, end: 0 }
-    }
-
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.begin..self.end).unwrap_or_default()
-    }
-
-    /// Only the last `count` bytes are still wanted.
-    fn keep(&mut self, count: usize) {
-        self.begin = self.end.saturating_sub(count);
-    }
-
-    fn clear(&mut self) {
-        (self.begin, self.end) = (0, 0);
-    }
-
-    /// Where to read to. Never empty: what is kept while more is needed is at most a command.
-    fn space(&mut self) -> &mut [u8] {
-        self.bytes.copy_within(self.begin..self.end, 0);
-        (self.begin, self.end) = (0, self.end - self.begin);
-        self.bytes.get_mut(self.end..).unwrap_or_default()
-    }
-
-    fn filled(&mut self, count: usize) {
-        self.end = (self.end + count).min(self.bytes.len());
-    }
 }
