@@ -217,8 +217,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_stalled_held_all_scan_threads() {
-        let pool = Arc::new(Pool::new(Arc::new(FindsNothing), 1, Duration::from_secs(600)).unwrap());
+    async fn files_that_stalled_held_all_scan_threads() -> Result<(), ScanError> {
+        let pool = Arc::new(Pool::new(Arc::new(FindsNothing), 1, Duration::from_secs(600))?);
         let mut intake = Intake::new(Arc::clone(&pool), Budget::new(1, 1, 1), PathBuf::new(), 100);
         intake.patience = Duration::from_millis(50);
         let target = |size| Target::Stream { name: String::new(), size };
@@ -235,11 +235,12 @@ mod tests {
         }
         let other = intake.local(|| Ok(Input::from_bytes(Vec::new())), target).await;
         assert!(matches!(other, Err(ScanError::Read(_))), "there is no turn left for files");
-        let stream = pool.scan(|| Ok(Input::from_bytes(Vec::new()))).await.unwrap();
+        let stream = pool.scan(|| Ok(Input::from_bytes(Vec::new()))).await?;
         assert_eq!(stream.verdict.status, Status::Clean, "what needs no file is scanned");
         drop(gates);
         intake.patience = PATIENCE;
-        let file = intake.local(|| Ok(Input::from_bytes(Vec::new())), target).await.unwrap();
+        let file = intake.local(|| Ok(Input::from_bytes(Vec::new())), target).await?;
         assert_eq!(file.status, Status::Clean, "their turns are free again");
+        Ok(())
     }
 }

@@ -62,10 +62,10 @@ impl<S: ObjectStore> Objects<S> {
 }
 
 /// `None` if the object is not there any more as it was scanned, or not to be had.
-fn found<T>(answer: Result<T, S3Error>) -> Result<Option<T>, Failure> {
+fn found<T>(answer: Result<T, S3Error>) -> Result<Option<T>, FetchError> {
     match answer {
         Ok(found) => Ok(Some(found)),
-        Err(error @ S3Error { kind: S3ErrorKind::Transient | S3ErrorKind::Denied, .. }) => Err(FetchError::from(error).into()),
+        Err(error @ S3Error { kind: S3ErrorKind::Transient | S3ErrorKind::Denied, .. }) => Err(error.into()),
         Err(_) => Ok(None),
     }
 }
