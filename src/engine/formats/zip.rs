@@ -13,18 +13,14 @@ use std::ops::Range;
 use memchr::memmem;
 
 use self::records::{
-    Checked, Directory, END_RECORD, END_RECORD_SIZE, LOCAL_HEADER, LOCAL_HEADER_SIZE, MOST_MEMBERS, Member, is_streamed,
-    lone_member, number,
+    Checked, Directory, END_RECORD, END_RECORD_SIZE, END_SEARCH, LOCAL_HEADER, LOCAL_HEADER_SIZE, LoneMember, MOST_MEMBERS,
+    Member, number,
 };
 use super::Findings;
 use super::deadline::Deadline;
 
 /// Stands before an archive that was made to span disks and then fitted on one (APPNOTE.TXT, 8.5.4).
 const SPANNING_MARKER: &[u8] = b"PK00PK\x03\x04";
-
-/// How many of the last bytes are searched for an end record. A comment of up to 64 KiB follows it; some programs look
-/// further.
-const END_SEARCH: usize = 128 * 1024;
 
 /// Sizes up to this are not scanned (`scanners.c: scan_common`), so there is no layer to expect.
 const NOT_SCANNED: usize = 5;
@@ -44,10 +40,13 @@ pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
 /// The same for a layer that keeps files as they are, such as a tar archive. What looks like an archive after it may be its
 /// last file, so that is expected to be a layer.
 pub(super) fn inspect_container(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
-    // Programs look for the end record near the end; on containers they are not tried with every archive inside.
-    let start = bytes.len().saturating_sub(END_SEARCH);
-    let Some(end) = end_records(bytes).next().filter(|&end| end >= start) else { return };
+    // On containers, programs are not tried with every archive inside.
+    let Some(end) = end_records(bytes, deadline).next() else { return };
     let outcome = Directory::read(bytes, end, deadline);
+    // Few programs look for the end record further away (JSZip), and those take the archive only if it is whole.
+    if outcome.is_err() && bytes.len() - end > END_SEARCH {
+        return;
+    }
     let outcome = outcome.map(|directory| {
         let size = (directory.end - directory.prefix) as u64;
         // A member that the container itself lists.
@@ -79,7 +78,7 @@ fn check_archive(bytes: &[u8], deadline: &Deadline) -> Checked<()> {
     // libclamav takes the last end record, however far it is from the end of the file.
     let end = memmem::rfind(bytes, END_RECORD).ok_or("no central directory")?;
     let directory = Directory::read(bytes, end, deadline)?;
-    if directory.prefix != 0 || (!directory.is_firm && end_records(bytes).nth(1).is_some()) {
+    if directory.prefix != 0 || (!directory.is_firm && end_records(bytes, deadline).nth(1).is_some()) {
         return Err("several archives in one");
     }
     let members = directory.entries.iter().map(|&entry| Member::read(bytes, entry, 0)).collect::<Checked<Vec<_>>>()?;
@@ -100,7 +99,7 @@ fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Ch
     let is_inside = |known: &BTreeMap<usize, usize>, at| known.range(..=at).next_back().is_some_and(|(_, &end)| at < end);
     let mut all_firm = true;
     let mut looked_at = 0;
-    for end in end_records(bytes) {
+    for end in end_records(bytes, deadline) {
         deadline.spend(END_RECORD_SIZE)?;
         if is_inside(&known, end) {
             if !all_firm {
@@ -129,13 +128,16 @@ fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Ch
             listed.insert(member.header);
         }
     }
-    // Some programs also find members that no directory lists.
+    // Some programs also find members that no directory lists: from one to the next.
+    let mut next = None;
     for header in memmem::find_iter(bytes, LOCAL_HEADER) {
         deadline.spend(LOCAL_HEADER_SIZE)?;
         if is_inside(&known, header) {
             continue;
         }
-        if is_streamed(bytes, header) {
+        let Some(member) = LoneMember::read(bytes, header, next == Some(header), deadline) else { continue };
+        next = Some(member.end);
+        if member.is_streamed {
             return Err(STREAMED_AFTER_OTHER_DATA);
         }
         if looked_at > MOST_MEMBERS {
@@ -144,22 +146,20 @@ fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Ch
         if listed.contains(&header) {
             continue;
         }
-        if let Some((is_encrypted, unpacked_size)) = lone_member(bytes, header, deadline) {
-            looked_at += 1;
-            if is_encrypted && found.encrypted.is_empty() {
-                found.encrypted.push("zip".to_owned());
-            }
-            if !is_encrypted && unpacked_size > NOT_SCANNED {
-                found.expected_below.push(unpacked_size as u64);
-            }
+        looked_at += 1;
+        if member.is_encrypted && found.encrypted.is_empty() {
+            found.encrypted.push("zip".to_owned());
+        }
+        if !member.is_encrypted && member.unpacked_size > NOT_SCANNED {
+            found.expected_below.push(member.unpacked_size as u64);
         }
     }
     Ok(())
 }
 
 /// What looks like an end record and belongs to a directory, from the last to the first.
-fn end_records(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    memmem::rfind_iter(bytes, END_RECORD).filter(|&end| Directory::is_near(bytes, end))
+fn end_records(bytes: &[u8], deadline: &Deadline) -> impl Iterator<Item = usize> {
+    memmem::rfind_iter(bytes, END_RECORD).filter(|&end| Directory::is_near(bytes, end, deadline))
 }
 
 /// Looks for local headers outside the listed members: some programs, and all that repair archives, read by these.
