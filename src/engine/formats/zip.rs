@@ -261,6 +261,12 @@ mod tests {
         found
     }
 
+    fn inspected_container(bytes: &[u8]) -> Findings {
+        let mut found = Findings::default();
+        inspect_container(bytes, &Deadline::far(), &mut found);
+        found
+    }
+
     #[test]
     fn archives() {
         let plain = member(PLAIN, b"0123456789");
@@ -321,8 +327,69 @@ mod tests {
         assert_eq!(encrypted.encrypted, ["zip"]);
         assert_eq!(inspected(b"unzip looks for PK\x05\x06 and more of the kind"), Findings::default());
 
-        let mut found = Findings::default();
-        inspect_container(&plain, &Deadline::far(), &mut found);
-        assert_eq!(found, Findings { expected_below: vec![10], ..Findings::default() });
+        let far_away = [&plain[..], &[0; END_SEARCH]].concat();
+        for bytes in [&plain, &far_away] {
+            assert_eq!(inspected_container(bytes), Findings { expected_below: vec![10], ..Findings::default() });
+        }
+    }
+
+    /// These end records lead to no directory. Some programs search for it.
+    #[test]
+    fn directories_that_have_to_be_searched() {
+        let first = b"Some text".to_vec();
+        let (listed, header) = (entry(PLAIN, 10, 0), member(PLAIN, b"0123456789"));
+        let (size, offset) = (listed.len(), header.len());
+        let table = [
+            ("size too small", end(1, size - 2, offset, b""), "contradictory end record"),
+            ("size too large", end(1, size + 2, offset, b""), "contradictory end record"),
+            ("no size", end(1, 0, offset, b""), "contradictory end record"),
+            ("no members", end(0, 0, 0, b""), "contradictory end record"),
+            ("offset too large", end(1, size - 2, 10_000, b""), "the beginning is missing"),
+            ("not next to the directory", [b"gap".to_vec(), end(1, size, offset, b"")].concat(), "contradictory end record"),
+        ];
+        for (case, end, problem) in table {
+            let bytes = [&first[..], &header, &listed, &end].concat();
+            let expected = [format!("zip: {problem}")];
+            assert_eq!(inspected(&bytes).unsupported, expected, "{case}");
+            assert_eq!(inspected_container(&bytes).unsupported, expected, "{case}");
+        }
+        // What programs look for, with nothing where it leads to.
+        let text = [b"A directory's entries begin with PK\x01\x02, ".to_vec(), vec![b' '; 60], end(1, 9, 9, b"")].concat();
+        assert_eq!((inspected(&text), inspected_container(&text)), Default::default());
+    }
+
+    /// 7-Zip unpacks members whose headers have what no program writes.
+    #[test]
+    fn members_with_odd_headers() {
+        // A member of which something is replaced: the version, the flags, the method, the name's length.
+        let with = |place: usize, value: u16, bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes[place..place + 2].copy_from_slice(&value.to_le_bytes());
+            [b"Some text".to_vec(), bytes].concat()
+        };
+        let (plain, streamed) = (member(PLAIN, b"0123456789"), member(STREAMED, b"0123456789"));
+        let second =
+            [plain.clone(), member(PLAIN, b"987654").iter().map(|&byte| if byte == b'a' { 0 } else { byte }).collect()];
+        for (case, bytes, expected) in [
+            ("version", with(4, 0x0314, &plain), vec![10]),
+            ("flags", with(6, 0x80, &plain), vec![10]),
+            ("no name", with(26, 0, &plain), vec![10]),
+            ("NUL in the name of the second", with(4, 20, &second.concat()), vec![10, 6]),
+            ("NUL in the name", with(30, 0, &plain), vec![]),
+            ("unknown method", with(8, 0x0208, &plain), vec![]),
+        ] {
+            assert_eq!(inspected(&bytes), Findings { expected_below: expected, ..Findings::default() }, "{case}");
+        }
+        for (case, bytes) in [
+            ("version", with(4, 100, &streamed)),
+            ("flags", with(6, 0x88, &streamed)),
+            ("no name", with(26, 0, &streamed)),
+            ("NUL in the name", with(30, 0, &streamed)),
+        ] {
+            assert_eq!(inspected(&bytes).unsupported, ["zip: data descriptors in an archive after other data"], "{case}");
+        }
+        // Constants of programs, one after the other.
+        let constants = [LOCAL_HEADER, END_RECORD, &[0; 60]].concat();
+        assert_eq!(inspected(&[b"Some text".to_vec(), constants].concat()), Findings::default());
     }
 }

@@ -193,23 +193,33 @@ pub(super) struct LoneMember {
 }
 
 impl LoneMember {
-    /// What is likely to be a member: programs hold the four bytes of a local header as a constant, and packed data by chance. A
-    /// name has no NUL; where a member is sure to begin (`is_sure`), other programs do not care.
+    /// What is likely to be a member: programs hold the four bytes of a local header as a constant, often beside those of other
+    /// records, and packed data by chance. A name has no NUL; where a member is sure to begin (`is_sure`), other programs do not
+    /// care.
     pub(super) fn read(bytes: &[u8], header: usize, is_sure: bool, deadline: &Deadline) -> Option<Self> {
         // The version has 7 bits, and so has the system that some write into the byte after it.
         const NO_VERSION: usize = 0x8080;
+        // Bits of the flags that nobody sets, and most programs ignore.
+        const RESERVED: usize = 0xd780;
+        // Stands before encrypted data (6.1.3).
+        const ENCRYPTION_HEADER_SIZE: usize = 12;
         let field = |offset, size| number(bytes, header + offset, size);
         let (version, flags, method) = (field(4, 2)?, field(6, 2)?, field(8, 2)?);
+        let (packed_size, unpacked_size) = (field(18, 4)?, field(22, 4)?);
         let (name_length, data) = (field(26, 2)?, header + LOCAL_HEADER_SIZE + field(26, 2)? + field(28, 2)?);
-        let name = bytes.get(header + LOCAL_HEADER_SIZE..)?.get(..name_length)?;
         let (is_encrypted, is_streamed) = (flags & ENCRYPTED != 0, flags & STREAMED != 0);
+        let end = data.saturating_add(packed_size);
+
+        let name = bytes.get(header + LOCAL_HEADER_SIZE..)?.get(..name_length)?;
         if version & NO_VERSION != 0 || method >= 100 || deadline.spend(name_length).is_err() {
             return None;
         }
-        if name.contains(&0) && !is_sure && !is_streamed {
+        let is_odd = flags & RESERVED != 0 || !(1..4096).contains(&name_length);
+        let has_data = if is_encrypted { packed_size >= ENCRYPTION_HEADER_SIZE && end <= bytes.len() } else { packed_size > 0 };
+        if !is_streamed && ((is_odd && !has_data) || (!is_sure && name.contains(&0))) {
             return None;
         }
-        Some(Self { end: data.saturating_add(field(18, 4)?), unpacked_size: field(22, 4)?, is_encrypted, is_streamed })
+        Some(Self { end, unpacked_size, is_encrypted, is_streamed })
     }
 }
 
