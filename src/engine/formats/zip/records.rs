@@ -88,26 +88,25 @@ impl Directory {
         let by_size = number(bytes, end + 12, 4).and_then(|size| end.checked_sub(size));
         let by_offset = number(bytes, end + 16, 4);
         let mut starts = [by_size, by_offset].into_iter().flatten();
-        starts.any(|start| starts_at(bytes, start, DIRECTORY_ENTRY))
-            || locator_before(bytes, end).is_some()
-            || Self::ends_at(bytes, end, deadline)
-            || [by_size, by_offset].into_iter().flatten().any(|from| Self::is_after(bytes, from, end, deadline))
+        if starts.clone().any(|start| starts_at(bytes, start, DIRECTORY_ENTRY)) || locator_before(bytes, end).is_some() {
+            return true;
+        }
+        // Those that search for a directory have searched for the end record, too.
+        bytes.len() - end <= END_SEARCH
+            && (Self::ends_at(bytes, end, deadline) || starts.any(|start| Self::is_after(bytes, start, end, deadline)))
     }
 
     /// Whether an entry of a directory ends where the end record starts, whatever that says. Yes if the time is over.
     fn ends_at(bytes: &[u8], end: usize, deadline: &Deadline) -> bool {
         let first = end.saturating_sub(DIRECTORY_ENTRY_SIZE + 3 * usize::from(u16::MAX));
         let mut entries = memmem::rfind_iter(bytes.get(first..end).unwrap_or_default(), DIRECTORY_ENTRY);
-        entries.any(|entry| deadline.spend(DIRECTORY_ENTRY_SIZE).is_err() || entry_end(bytes, first + entry) == Some(end))
+        deadline.spend(end - first).is_err() || entries.any(|entry| entry_end(bytes, first + entry) == Some(end))
     }
 
-    /// Whether the first directory after `from` lists a member. Some programs look there for one if the end record does not lead
-    /// to any, and take the difference to be what was put before the archive: libarchive
+    /// Whether the first directory after `from` lists a member. Some programs look there for one if the end record does not
+    /// lead to any, and take the difference to be what was put before the archive: libarchive
     /// (`archive_read_support_format_zip.c: slurp_central_directory`), Rust's zip crate. Yes if the time is over.
     fn is_after(bytes: &[u8], from: usize, end: usize, deadline: &Deadline) -> bool {
-        if bytes.len() - end > END_SEARCH {
-            return false;
-        }
         let Some(place) = bytes.get(from..end) else { return false };
         let Some(start) = memmem::find(place, DIRECTORY_ENTRY) else { return deadline.spend(place.len()).is_err() };
         let start = from + start;
@@ -193,9 +192,9 @@ pub(super) struct LoneMember {
 }
 
 impl LoneMember {
-    /// What is likely to be a member: programs hold the four bytes of a local header as a constant, often beside those of other
-    /// records, and packed data by chance. A name has no NUL; where a member is sure to begin (`is_sure`), other programs do not
-    /// care.
+    /// What is likely to be a member: programs hold the four bytes of a local header as a constant, often beside those of
+    /// other records, and packed data by chance. A name has no NUL; where a member is sure to begin (`is_sure`), other
+    /// programs do not care.
     pub(super) fn read(bytes: &[u8], header: usize, is_sure: bool, deadline: &Deadline) -> Option<Self> {
         // The version has 7 bits, and so has the system that some write into the byte after it.
         const NO_VERSION: usize = 0x8080;
