@@ -257,6 +257,16 @@ fn encryption() -> Vec<Row> {
     ]
 }
 
+/// EICAR, in a zip whose directory is only found by a search, and only by the directory unpacked.
+fn misled_zip() -> Vec<u8> {
+    let mut zip = samples::zip(&[("eicar", &eicar())]);
+    let directory_size = zip.len() - 10;
+    zip[directory_size] -= 2;
+    // The method, in the local header.
+    zip[9] = 2;
+    zip
+}
+
 fn unsupported() -> Vec<Row> {
     let rar5 = || rar::rar5("eicar", &eicar());
     vec![
@@ -290,6 +300,16 @@ fn unsupported() -> Vec<Row> {
             "an attachment of a PDF that calls itself a picture",
             || said_of(&documents::pdf_with_attachment(&eicar(), "/Subtype /Image /Width 9 /Height 9")),
             "UNSCANNABLE UNSUPPORTED (PDF stream that passes for a picture)",
+        ),
+        row(
+            "a zip behind a text whose end record misses the directory",
+            || said_of(&[b"text".to_vec(), misled_zip()].concat()),
+            "UNSCANNABLE UNSUPPORTED (zip: contradictory end record)",
+        ),
+        row(
+            "a zip behind a tar whose end record misses the directory",
+            || said_of(&[archives::tar(&[("a", b"harmless")]), misled_zip()].concat()),
+            "UNSCANNABLE UNSUPPORTED (zip: contradictory end record)",
         ),
         row("RAR 5 with encrypted names", || said_of(&rar::rar5_with_encrypted_headers()), "UNSCANNABLE ENCRYPTED (RAR)"),
     ]

@@ -13,18 +13,14 @@ use std::ops::Range;
 use memchr::memmem;
 
 use self::records::{
-    Checked, Directory, END_RECORD, END_RECORD_SIZE, LOCAL_HEADER, LOCAL_HEADER_SIZE, MOST_MEMBERS, Member, is_streamed,
-    lone_member, number,
+    Checked, Directory, END_RECORD, END_RECORD_SIZE, END_SEARCH, LOCAL_HEADER, LOCAL_HEADER_SIZE, LoneMember, MOST_MEMBERS,
+    Member, number,
 };
 use super::Findings;
 use super::deadline::Deadline;
 
 /// Stands before an archive that was made to span disks and then fitted on one (APPNOTE.TXT, 8.5.4).
 const SPANNING_MARKER: &[u8] = b"PK00PK\x03\x04";
-
-/// How many of the last bytes are searched for an end record. A comment of up to 64 KiB follows it; some programs look
-/// further.
-const END_SEARCH: usize = 128 * 1024;
 
 /// Sizes up to this are not scanned (`scanners.c: scan_common`), so there is no layer to expect.
 const NOT_SCANNED: usize = 5;
@@ -44,10 +40,13 @@ pub(super) fn inspect(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
 /// The same for a layer that keeps files as they are, such as a tar archive. What looks like an archive after it may be its
 /// last file, so that is expected to be a layer.
 pub(super) fn inspect_container(bytes: &[u8], deadline: &Deadline, found: &mut Findings) {
-    // Programs look for the end record near the end; on containers they are not tried with every archive inside.
-    let start = bytes.len().saturating_sub(END_SEARCH);
-    let Some(end) = end_records(bytes).next().filter(|&end| end >= start) else { return };
+    // On containers, programs are not tried with every archive inside.
+    let Some(end) = end_records(bytes, deadline).next() else { return };
     let outcome = Directory::read(bytes, end, deadline);
+    // Few programs look for the end record further away (JSZip), and those take the archive only if it is whole.
+    if outcome.is_err() && bytes.len() - end > END_SEARCH {
+        return;
+    }
     let outcome = outcome.map(|directory| {
         let size = (directory.end - directory.prefix) as u64;
         // A member that the container itself lists.
@@ -79,7 +78,7 @@ fn check_archive(bytes: &[u8], deadline: &Deadline) -> Checked<()> {
     // libclamav takes the last end record, however far it is from the end of the file.
     let end = memmem::rfind(bytes, END_RECORD).ok_or("no central directory")?;
     let directory = Directory::read(bytes, end, deadline)?;
-    if directory.prefix != 0 || (!directory.is_firm && end_records(bytes).nth(1).is_some()) {
+    if directory.prefix != 0 || (!directory.is_firm && end_records(bytes, deadline).nth(1).is_some()) {
         return Err("several archives in one");
     }
     let members = directory.entries.iter().map(|&entry| Member::read(bytes, entry, 0)).collect::<Checked<Vec<_>>>()?;
@@ -100,7 +99,7 @@ fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Ch
     let is_inside = |known: &BTreeMap<usize, usize>, at| known.range(..=at).next_back().is_some_and(|(_, &end)| at < end);
     let mut all_firm = true;
     let mut looked_at = 0;
-    for end in end_records(bytes) {
+    for end in end_records(bytes, deadline) {
         deadline.spend(END_RECORD_SIZE)?;
         if is_inside(&known, end) {
             if !all_firm {
@@ -129,13 +128,16 @@ fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Ch
             listed.insert(member.header);
         }
     }
-    // Some programs also find members that no directory lists.
+    // Some programs also find members that no directory lists: from one to the next.
+    let mut next = None;
     for header in memmem::find_iter(bytes, LOCAL_HEADER) {
         deadline.spend(LOCAL_HEADER_SIZE)?;
         if is_inside(&known, header) {
             continue;
         }
-        if is_streamed(bytes, header) {
+        let Some(member) = LoneMember::read(bytes, header, next == Some(header), deadline) else { continue };
+        next = Some(member.end);
+        if member.is_streamed {
             return Err(STREAMED_AFTER_OTHER_DATA);
         }
         if looked_at > MOST_MEMBERS {
@@ -144,22 +146,20 @@ fn check_appended(bytes: &[u8], deadline: &Deadline, found: &mut Findings) -> Ch
         if listed.contains(&header) {
             continue;
         }
-        if let Some((is_encrypted, unpacked_size)) = lone_member(bytes, header, deadline) {
-            looked_at += 1;
-            if is_encrypted && found.encrypted.is_empty() {
-                found.encrypted.push("zip".to_owned());
-            }
-            if !is_encrypted && unpacked_size > NOT_SCANNED {
-                found.expected_below.push(unpacked_size as u64);
-            }
+        looked_at += 1;
+        if member.is_encrypted && found.encrypted.is_empty() {
+            found.encrypted.push("zip".to_owned());
+        }
+        if !member.is_encrypted && member.unpacked_size > NOT_SCANNED {
+            found.expected_below.push(member.unpacked_size as u64);
         }
     }
     Ok(())
 }
 
 /// What looks like an end record and belongs to a directory, from the last to the first.
-fn end_records(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    memmem::rfind_iter(bytes, END_RECORD).filter(|&end| Directory::is_near(bytes, end))
+fn end_records(bytes: &[u8], deadline: &Deadline) -> impl Iterator<Item = usize> {
+    memmem::rfind_iter(bytes, END_RECORD).filter(|&end| Directory::is_near(bytes, end, deadline))
 }
 
 /// Looks for local headers outside the listed members: some programs, and all that repair archives, read by these.
@@ -261,6 +261,12 @@ mod tests {
         found
     }
 
+    fn inspected_container(bytes: &[u8]) -> Findings {
+        let mut found = Findings::default();
+        inspect_container(bytes, &Deadline::far(), &mut found);
+        found
+    }
+
     #[test]
     fn archives() {
         let plain = member(PLAIN, b"0123456789");
@@ -321,8 +327,69 @@ mod tests {
         assert_eq!(encrypted.encrypted, ["zip"]);
         assert_eq!(inspected(b"unzip looks for PK\x05\x06 and more of the kind"), Findings::default());
 
-        let mut found = Findings::default();
-        inspect_container(&plain, &Deadline::far(), &mut found);
-        assert_eq!(found, Findings { expected_below: vec![10], ..Findings::default() });
+        let far_away = [&plain[..], &[0; END_SEARCH]].concat();
+        for bytes in [&plain, &far_away] {
+            assert_eq!(inspected_container(bytes), Findings { expected_below: vec![10], ..Findings::default() });
+        }
+    }
+
+    /// These end records lead to no directory. Some programs search for it.
+    #[test]
+    fn directories_that_have_to_be_searched() {
+        let first = b"Some text".to_vec();
+        let (listed, header) = (entry(PLAIN, 10, 0), member(PLAIN, b"0123456789"));
+        let (size, offset) = (listed.len(), header.len());
+        let table = [
+            ("size too small", end(1, size - 2, offset, b""), "contradictory end record"),
+            ("size too large", end(1, size + 2, offset, b""), "contradictory end record"),
+            ("no size", end(1, 0, offset, b""), "contradictory end record"),
+            ("no members", end(0, 0, 0, b""), "contradictory end record"),
+            ("offset too large", end(1, size - 2, 10_000, b""), "the beginning is missing"),
+            ("not next to the directory", [b"gap".to_vec(), end(1, size, offset, b"")].concat(), "contradictory end record"),
+        ];
+        for (case, end, problem) in table {
+            let bytes = [&first[..], &header, &listed, &end].concat();
+            let expected = [format!("zip: {problem}")];
+            assert_eq!(inspected(&bytes).unsupported, expected, "{case}");
+            assert_eq!(inspected_container(&bytes).unsupported, expected, "{case}");
+        }
+        // What programs look for, with nothing where it leads to.
+        let text = [b"A directory's entries begin with PK\x01\x02, ".to_vec(), vec![b' '; 60], end(1, 9, 9, b"")].concat();
+        assert_eq!((inspected(&text), inspected_container(&text)), Default::default());
+    }
+
+    /// 7-Zip unpacks members whose headers have what no program writes.
+    #[test]
+    fn members_with_odd_headers() {
+        // A member of which something is replaced: the version, the flags, the method, the name's length.
+        let with = |place: usize, value: u16, bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes[place..place + 2].copy_from_slice(&value.to_le_bytes());
+            [b"Some text".to_vec(), bytes].concat()
+        };
+        let (plain, streamed) = (member(PLAIN, b"0123456789"), member(STREAMED, b"0123456789"));
+        let second =
+            [plain.clone(), member(PLAIN, b"987654").iter().map(|&byte| if byte == b'a' { 0 } else { byte }).collect()];
+        for (case, bytes, expected) in [
+            ("version", with(4, 0x0314, &plain), vec![10]),
+            ("flags", with(6, 0x80, &plain), vec![10]),
+            ("no name", with(26, 0, &plain), vec![10]),
+            ("NUL in the name of the second", with(4, 20, &second.concat()), vec![10, 6]),
+            ("NUL in the name", with(30, 0, &plain), vec![]),
+            ("unknown method", with(8, 0x0208, &plain), vec![]),
+        ] {
+            assert_eq!(inspected(&bytes), Findings { expected_below: expected, ..Findings::default() }, "{case}");
+        }
+        for (case, bytes) in [
+            ("version", with(4, 100, &streamed)),
+            ("flags", with(6, 0x88, &streamed)),
+            ("no name", with(26, 0, &streamed)),
+            ("NUL in the name", with(30, 0, &streamed)),
+        ] {
+            assert_eq!(inspected(&bytes).unsupported, ["zip: data descriptors in an archive after other data"], "{case}");
+        }
+        // Constants of programs, one after the other.
+        let constants = [LOCAL_HEADER, END_RECORD, &[0; 60]].concat();
+        assert_eq!(inspected(&[b"Some text".to_vec(), constants].concat()), Findings::default());
     }
 }

@@ -1,5 +1,7 @@
 //! The records of a zip archive, as far as there is only one way to read them. Sections are of PKWARE's APPNOTE.TXT.
 
+use memchr::memmem;
+
 use crate::engine::formats::deadline::Deadline;
 
 pub(super) const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
@@ -33,6 +35,10 @@ const METHODS: &[usize] = &[STORED, IMPLODED, 8, 9, 12];
 /// Stands for a size that is in an extra field (4.5.3), which libclamav does not read.
 const IN_EXTRA_FIELD: usize = u32::MAX as usize;
 
+/// How many of the last bytes are searched for an end record. A comment of up to 64 KiB follows it; some programs look
+/// further.
+pub(super) const END_SEARCH: usize = 128 * 1024;
+
 /// More members than this are not looked at.
 pub(super) const MOST_MEMBERS: usize = 100_000;
 
@@ -55,6 +61,12 @@ fn locator_before(bytes: &[u8], end: usize) -> Option<usize> {
     end.checked_sub(END_LOCATOR_64_SIZE).filter(|&locator| starts_at(bytes, locator, END_LOCATOR_64))
 }
 
+/// Where the directory entry at `entry` ends: behind its name, extra field and comment.
+fn entry_end(bytes: &[u8], entry: usize) -> Option<usize> {
+    let length = |offset| number(bytes, entry + offset, 2);
+    Some(entry + DIRECTORY_ENTRY_SIZE + length(28)? + length(30)? + length(32)?)
+}
+
 /// The central directory (4.3.12) and the end record after it (4.3.16).
 pub(super) struct Directory {
     pub(super) start: usize,
@@ -72,11 +84,44 @@ pub(super) struct Directory {
 impl Directory {
     /// Whether some program would find a directory by what looks like an end record at `end`. The signature alone proves
     /// nothing: each program that reads zips contains it.
-    pub(super) fn is_near(bytes: &[u8], end: usize) -> bool {
+    pub(super) fn is_near(bytes: &[u8], end: usize, deadline: &Deadline) -> bool {
         let by_size = number(bytes, end + 12, 4).and_then(|size| end.checked_sub(size));
         let by_offset = number(bytes, end + 16, 4);
         let mut starts = [by_size, by_offset].into_iter().flatten();
-        starts.any(|start| starts_at(bytes, start, DIRECTORY_ENTRY)) || locator_before(bytes, end).is_some()
+        if starts.clone().any(|start| starts_at(bytes, start, DIRECTORY_ENTRY)) || locator_before(bytes, end).is_some() {
+            return true;
+        }
+        // Those that search for a directory have searched for the end record, too.
+        bytes.len() - end <= END_SEARCH
+            && (Self::ends_at(bytes, end, deadline) || starts.any(|start| Self::is_after(bytes, start, end, deadline)))
+    }
+
+    /// Whether an entry of a directory ends where the end record starts, whatever that says. Yes if the time is over.
+    fn ends_at(bytes: &[u8], end: usize, deadline: &Deadline) -> bool {
+        let first = end.saturating_sub(DIRECTORY_ENTRY_SIZE + 3 * usize::from(u16::MAX));
+        let mut entries = memmem::rfind_iter(bytes.get(first..end).unwrap_or_default(), DIRECTORY_ENTRY);
+        deadline.spend(end - first).is_err() || entries.any(|entry| entry_end(bytes, first + entry) == Some(end))
+    }
+
+    /// Whether the first directory after `from` lists a member. Some programs look there for one if the end record does not
+    /// lead to any, and take the difference to be what was put before the archive: libarchive
+    /// (`archive_read_support_format_zip.c: slurp_central_directory`), Rust's zip crate. Yes if the time is over.
+    fn is_after(bytes: &[u8], from: usize, end: usize, deadline: &Deadline) -> bool {
+        let Some(place) = bytes.get(from..end) else { return false };
+        let Some(start) = memmem::find(place, DIRECTORY_ENTRY) else { return deadline.spend(place.len()).is_err() };
+        let start = from + start;
+        let mut next = Some(start);
+        let mut is_late = deadline.spend(start - from).is_err();
+        while let Some(entry) = next.filter(|&entry| !is_late && starts_at(bytes, entry, DIRECTORY_ENTRY)) {
+            let shifted = number(bytes, entry + 42, 4).map(|header| header.saturating_add(start));
+            let header = shifted.zip(number(bytes, end + 16, 4)).and_then(|(header, offset)| header.checked_sub(offset));
+            if header.is_some_and(|header| starts_at(bytes, header, LOCAL_HEADER)) {
+                return true;
+            }
+            next = entry_end(bytes, entry);
+            is_late = deadline.spend(DIRECTORY_ENTRY_SIZE).is_err();
+        }
+        is_late
     }
 
     /// The directory that belongs to the end record at `end`, if every program will find this one: by its offset, as libclamav
@@ -122,12 +167,15 @@ impl Directory {
                 return Err("too many members");
             }
             entries.push(next);
-            let length = |offset| number(bytes, next + offset, 2).ok_or("truncated");
-            next += DIRECTORY_ENTRY_SIZE + length(28)? + length(30)? + length(32)?;
+            next = entry_end(bytes, next).ok_or("truncated")?;
         }
         // A count of 16 bits; with ZIP64 it may be "see there".
         let most = usize::from(u16::MAX);
         if next != stop || (entries.len() & most != count && (locator.is_none() || count != most)) {
+            return Err(CONTRADICTION);
+        }
+        // It says that there are no members. Some programs find a directory with some.
+        if entries.is_empty() && locator.is_none() && Self::is_near(bytes, end, deadline) {
             return Err(CONTRADICTION);
         }
         let is_firm = archive_end == bytes.len() || (locator.is_none() && starts_at(bytes, prefix, LOCAL_HEADER));
@@ -135,30 +183,43 @@ impl Directory {
     }
 }
 
-/// Whether a local header at `header` is likely to be one, and of a streamed member.
-pub(super) fn is_streamed(bytes: &[u8], header: usize) -> bool {
-    is_plausible(bytes, header) && number(bytes, header + 6, 2).is_some_and(|flags| flags & STREAMED != 0)
+/// A member that no directory lists, by its local header.
+pub(super) struct LoneMember {
+    pub(super) end: usize,
+    pub(super) unpacked_size: usize,
+    pub(super) is_encrypted: bool,
+    pub(super) is_streamed: bool,
 }
 
-/// Whether the member of a likely local header is encrypted, and its unpacked size. Programs hold the four bytes as a constant, and
-/// packed data by chance: a name has no NUL.
-pub(super) fn lone_member(bytes: &[u8], header: usize, deadline: &Deadline) -> Option<(bool, usize)> {
-    let length = number(bytes, header + 26, 2)?;
-    let name = bytes.get(header + LOCAL_HEADER_SIZE..)?.get(..length)?;
-    if !is_plausible(bytes, header) || deadline.spend(length).is_err() || name.contains(&0) {
-        return None;
+impl LoneMember {
+    /// What is likely to be a member: programs hold the four bytes of a local header as a constant, often beside those of
+    /// other records, and packed data by chance. A name has no NUL; where a member is sure to begin (`is_sure`), other
+    /// programs do not care.
+    pub(super) fn read(bytes: &[u8], header: usize, is_sure: bool, deadline: &Deadline) -> Option<Self> {
+        // The version has 7 bits, and so has the system that some write into the byte after it.
+        const NO_VERSION: usize = 0x8080;
+        // Bits of the flags that nobody sets, and most programs ignore.
+        const RESERVED: usize = 0xd780;
+        // Stands before encrypted data (6.1.3).
+        const ENCRYPTION_HEADER_SIZE: usize = 12;
+        let field = |offset, size| number(bytes, header + offset, size);
+        let (version, flags, method) = (field(4, 2)?, field(6, 2)?, field(8, 2)?);
+        let (packed_size, unpacked_size) = (field(18, 4)?, field(22, 4)?);
+        let (name_length, data) = (field(26, 2)?, header + LOCAL_HEADER_SIZE + field(26, 2)? + field(28, 2)?);
+        let (is_encrypted, is_streamed) = (flags & ENCRYPTED != 0, flags & STREAMED != 0);
+        let end = data.saturating_add(packed_size);
+
+        let name = bytes.get(header + LOCAL_HEADER_SIZE..)?.get(..name_length)?;
+        if version & NO_VERSION != 0 || method >= 100 || deadline.spend(name_length).is_err() {
+            return None;
+        }
+        let is_odd = flags & RESERVED != 0 || !(1..4096).contains(&name_length);
+        let has_data = if is_encrypted { packed_size >= ENCRYPTION_HEADER_SIZE && end <= bytes.len() } else { packed_size > 0 };
+        if !is_streamed && ((is_odd && !has_data) || (!is_sure && name.contains(&0))) {
+            return None;
+        }
+        Some(Self { end, unpacked_size, is_encrypted, is_streamed })
     }
-    Some((number(bytes, header + 6, 2)? & ENCRYPTED != 0, number(bytes, header + 22, 4)?))
-}
-
-/// By the version, the flags, the method and the length of the name.
-fn is_plausible(bytes: &[u8], header: usize) -> bool {
-    const RESERVED: usize = 0xd780;
-    let is = |offset, allowed: fn(usize) -> bool| number(bytes, header + offset, 2).is_some_and(allowed);
-    is(4, |version| version < 64)
-        && is(6, |flags| flags & RESERVED == 0)
-        && is(8, |method| method < 100)
-        && is(26, |length| (1..4096).contains(&length))
 }
 
 /// A member: its local header (4.3.7) and its data.
