@@ -144,8 +144,8 @@ pub struct Database {
 impl Database {
     /// The URL for an account, through the Unix socket.
     pub fn url_of(&self, user: &str, password: &str) -> String {
-        let password = password.replace('/', "%2F");
-        format!("postgres://{user}:{password}@/{}?host={}&port={}", self.name, self.dir.display(), self.port)
+        let [password, dir] = [password, self.dir.to_str().unwrap()].map(|text| text.replace('/', "%2F"));
+        format!("postgres://{user}:{password}@{dir}:{}/{}", self.port, self.name)
     }
 
     pub fn url(&self) -> String {

@@ -123,7 +123,7 @@ async fn a_message_that_comes_twice_leaves_one_row() {
     let second = &aws.reports(1).await[0];
     assert_eq!(database.rows(columns).await, once);
     assert_eq!((&first["scan_id"], &first["actions"]), (&second["scan_id"], &second["actions"]));
-    let scanned_at = database.rows("select report -> 'scanned_at' at from clamgate_scans").await;
+    let scanned_at = database.rows("select report -> 'scanned_at' as at from clamgate_scans").await;
     assert_eq!(scanned_at, [json!({"at": second["scanned_at"]})]);
 }
 
@@ -149,7 +149,7 @@ async fn the_order_of_deliveries_does_not_matter() {
     {
         let id = format!("id{n}");
         let query = format!(
-            "select status, report ->> 'scanned_at' at, scanned_at, updated_at, xmin::text from clamgate_scans \
+            "select status, report ->> 'scanned_at' as at, scanned_at, updated_at, xmin::text from clamgate_scans \
                              where scan_id = '{id}'"
         );
         let mut updates = 0;
