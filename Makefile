@@ -50,7 +50,7 @@ packages:
 	"$${root[@]}" apt-get update -q; \
 	conf=/etc/postgresql-common/createcluster.d/clamgate.conf; \
 	if [[ " $${missing[*]} " = *" postgresql "* ]]; then \
-	    trap '"$${root[@]}" rm -f "$$conf"' EXIT; \
+	    trap '"$${root[@]}" rm -f "$$conf"; "$${root[@]}" rmdir --ignore-fail-on-non-empty "$$(dirname "$$conf")"' EXIT; \
 	    "$${root[@]}" mkdir -p "$$(dirname "$$conf")"; \
 	    echo 'create_main_cluster = false' | "$${root[@]}" tee "$$conf" >/dev/null; fi; \
 	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \

@@ -251,7 +251,7 @@ mod tests {
     fn no_mistake_shows_a_password() -> Result<(), Box<dyn Error>> {
         let secret = "s3\"cret";
         for (name, value) in [
-            ("SINKS", format!("{secret}")),
+            ("SINKS", secret.to_owned()),
             ("SINKS__DB", format!("postgres://u:{secret}@h/d")),
             ("SINKS__DB__POSTGRES", format!("postgres://u:{secret}@h/d")),
             ("SINKS__DB__POSTGRES__URL", format!("mysql://u:{secret}@h/d")),
