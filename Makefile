@@ -8,9 +8,9 @@ BINARY := $(TARGET)/release/clamgate
 PYTHON := .venv/bin/python -B
 
 # gcc and its company link Rust; libclamav and libclang build clamav-sys; ClamAV's own programs and test files, curl,
-# openssl and zip serve the tests, the demo and the benchmark.
+# openssl, PostgreSQL and zip serve the tests, the demo and the benchmark.
 PACKAGES := build-essential pkg-config libclamav-dev libclang-dev \
-    clamav clamav-freshclam clamav-daemon clamdscan clamav-testfiles curl openssl zip python3-venv
+    clamav clamav-freshclam clamav-daemon clamdscan clamav-testfiles curl openssl postgresql zip python3-venv
 
 # What `make bench` compares on. Give it a larger corpus and a real database for numbers that mean something.
 CORPUS ?= /usr/share/clamav-testfiles
@@ -35,7 +35,8 @@ help: ## this list
 setup: packages .venv/.installed ## install what is missing: Debian packages, and Python packages in .venv
 
 # Nothing is asked of apt when nothing is missing. Installing ClamAV's daemons also starts them, which nothing here needs: those
-# that this installs are stopped and disabled, those that were there before are left alone.
+# that this installs are stopped and disabled, those that were there before are left alone. PostgreSQL, which would set up a cluster
+# and start it, is told not to: an existing createcluster.conf is left alone, one that this makes is removed in the end.
 packages:
 	@missing=(); for package in $(PACKAGES); do \
 	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null)" = installed ] || missing+=("$$package"); \
@@ -47,6 +48,11 @@ packages:
 	root=(); if [ "$$(id -u)" != 0 ]; then \
 	    command -v sudo >/dev/null || { echo "error: installing them needs root or sudo" >&2; exit 1; }; root=(sudo); fi; \
 	"$${root[@]}" apt-get update -q; \
+	conf=/etc/postgresql-common/createcluster.d/clamgate.conf; \
+	if [[ " $${missing[*]} " = *" postgresql "* ]]; then \
+	    trap '"$${root[@]}" rm -f "$$conf"; "$${root[@]}" rmdir --ignore-fail-on-non-empty "$$(dirname "$$conf")"' EXIT; \
+	    "$${root[@]}" mkdir -p "$$(dirname "$$conf")"; \
+	    echo 'create_main_cluster = false' | "$${root[@]}" tee "$$conf" >/dev/null; fi; \
 	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \
 	for package in "$${missing[@]}"; do case $$package in clamav-daemon|clamav-freshclam) \
 	    "$${root[@]}" service "$$package" stop || true; \

@@ -2,12 +2,27 @@
 
 use std::process::ExitCode;
 
+use clap::Args;
+
 use super::{OK, usage};
 use crate::config::Config;
+use crate::report::POSTGRES_SCHEMA;
 
-/// Prints the merged configuration, which has been checked by now. It holds no secret: AWS credentials come from elsewhere.
+/// The command's arguments.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print instead the SQL that makes the table of a PostgreSQL sink with migrate = false.
+    #[arg(long)]
+    postgres_schema: bool,
+}
+
+/// Prints the merged configuration, which has been checked by now. Its secrets are not shown, and AWS credentials come from elsewhere.
 #[must_use]
-pub fn run(config: &Config) -> ExitCode {
+pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
+    if arguments.postgres_schema {
+        print!("{POSTGRES_SCHEMA}");
+        return ExitCode::from(OK);
+    }
     match toml::to_string(config) {
         Ok(text) => {
             print!("{text}");

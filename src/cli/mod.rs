@@ -69,7 +69,7 @@ pub enum Command {
     /// Put objects that exist already on the queue.
     Enqueue(enqueue::Arguments),
     /// Print the configuration in effect.
-    CheckConfig,
+    CheckConfig(check_config::Arguments),
     /// Ask the service on this machine whether it is ready.
     Health,
 }

@@ -179,6 +179,9 @@ async fn work(
     if config.definitions.freshclam.enabled {
         tokio::spawn(freshclam(config).run(service.reload.clone(), stop.clone()));
     }
+    if let Some(objects) = parts.objects.clone() {
+        tokio::spawn(async move { objects.sinks.prepare().await });
+    }
     let consuming = queue.zip(parts.objects.clone()).map(|(queue, objects)| consume(config, service, queue, objects, abandon));
     tracing::info!(threads = pool.threads(), max_in_flight = config.max_in_flight(), "serving");
     service.set_parts(parts);

@@ -14,6 +14,9 @@ const ENV_PREFIX: &str = "CLAMGATE_";
 /// What is never shown.
 const SECRETS: &str = "http.tokens";
 
+/// Where texts are never shown: some hold a password.
+const SECRET_TEXTS: &str = "report.sinks";
+
 /// Values from the command line, by dotted path (`definitions.dir`); they win over file and environment.
 pub type Overrides = Vec<(&'static str, Value)>;
 
@@ -125,10 +128,19 @@ fn deserialize(
         let text = error.inner().to_string();
         // serde quotes the value.
         let text = if path.starts_with(SECRETS) { r#"must be a list of texts, such as ["…"]"# } else { first_line(&text) };
+        let text = if path.starts_with(SECRET_TEXTS) { without_text(text) } else { text.to_owned() };
         problems.push(format!("{path}{origin}: {text}"));
         if !remove(&mut table, &path) {
             return Config::default();
         }
+    }
+}
+
+/// A message of serde's without the text that it quotes.
+fn without_text(message: &str) -> String {
+    match message.split_once('"').zip(message.rsplit_once('"')) {
+        Some(((before, _), (_, after))) => format!("{before}…{after}"),
+        None => message.to_owned(),
     }
 }
 
@@ -232,6 +244,28 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected} in {problems:#?}");
         }
         assert_eq!(problems.len(), 8, "{problems:#?}");
+        Ok(())
+    }
+
+    #[test]
+    fn no_mistake_shows_a_password() -> Result<(), Box<dyn Error>> {
+        let secret = "s3\"cret";
+        for (name, value) in [
+            ("SINKS", secret.to_owned()),
+            ("SINKS__DB", format!("postgres://u:{secret}@h/d")),
+            ("SINKS__DB__POSTGRES", format!("postgres://u:{secret}@h/d")),
+            ("SINKS__DB__POSTGRES__URL", format!("mysql://u:{secret}@h/d")),
+            ("SINKS__DB__POSTGRES__URL", format!("postgres://u:{secret}?@h/d")),
+            ("SINKS__DB__POSTGRES__URL", format!("postgres://u:p@h/d?{secret}=1")),
+            ("SINKS__DB__POSTGRES__URL", format!("postgres://u:p@h/d?port={secret}")),
+            ("SINKS__DB__POSTGRES__URL", format!("postgres://%ff:{secret}@h/d")),
+            ("SINKS__DB__POSTGRES__URL", format!("['{secret}']")),
+        ] {
+            let name = format!("CLAMGATE_REPORT__{name}");
+            let error = load(None, environment(&[(&name, &value)]), vec![]).err().ok_or(value)?;
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("report.sinks") && !text.contains("cret"), "{text}");
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Location;
+use super::{Location, PostgresSinkConfig};
 use crate::engine::Status;
 
 /// `[report]`
@@ -22,7 +22,7 @@ pub struct ReportConfig {
     pub sinks: BTreeMap<String, SinkConfig>,
 }
 
-/// `[report.sinks.NAME]`: where reports go (one of `sqs`, …), and how much it matters that they arrive.
+/// `[report.sinks.NAME]`: where reports go (one of `postgres`, `sqs`, …), and how much it matters that they arrive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinkConfig {
@@ -34,6 +34,8 @@ pub struct SinkConfig {
     pub timeout_secs: u64,
     /// How long further attempts are made. After that, a required report goes back to the queue with its message.
     pub retry_for_secs: u64,
+    /// As rows of a table in PostgreSQL.
+    pub postgres: Option<PostgresSinkConfig>,
     /// As messages on an SQS queue.
     pub sqs: Option<SqsSinkConfig>,
 }
@@ -49,6 +51,8 @@ pub struct SqsSinkConfig {
 /// Where a sink's reports go.
 #[derive(Debug, Clone, Copy)]
 pub enum SinkKind<'config> {
+    /// A table in PostgreSQL.
+    Postgres(&'config PostgresSinkConfig),
     /// An SQS queue.
     Sqs(&'config SqsSinkConfig),
 }
@@ -64,7 +68,7 @@ impl Default for ReportConfig {
 
 impl Default for SinkConfig {
     fn default() -> Self {
-        Self { required: true, statuses: None, timeout_secs: 10, retry_for_secs: 300, sqs: None }
+        Self { required: true, statuses: None, timeout_secs: 10, retry_for_secs: 300, postgres: None, sqs: None }
     }
 }
 
@@ -72,7 +76,7 @@ impl SinkConfig {
     /// Where its reports go; `None` unless exactly one place is configured.
     #[must_use]
     pub fn kind(&self) -> Option<SinkKind<'_>> {
-        let kinds = [self.sqs.as_ref().map(SinkKind::Sqs)];
+        let kinds = [self.postgres.as_ref().map(SinkKind::Postgres), self.sqs.as_ref().map(SinkKind::Sqs)];
         let mut kinds = kinds.into_iter().flatten();
         kinds.next().filter(|_| kinds.next().is_none())
     }
@@ -110,7 +114,10 @@ impl ReportConfig {
                 problem(": its name must be made of a-z, 0-9, - and _");
             }
             if sink.kind().is_none() {
-                problem(" must have exactly one of: sqs");
+                problem(" must have exactly one of: postgres, sqs");
+            }
+            for text in sink.postgres.iter().flat_map(PostgresSinkConfig::problems) {
+                problem(&format!(".postgres{text}"));
             }
             if sink.statuses.as_ref().is_some_and(Vec::is_empty) {
                 problem(".statuses is empty: nobody would ever be told");

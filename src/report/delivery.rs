@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Needs, Notice, Sink, SinkError, SqsSink};
+use super::{Needs, Notice, PostgresSink, Sink, SinkError, SqsSink};
 use crate::aws;
 use crate::backoff::backoff;
 use crate::config::{ReportConfig, SinkConfig, SinkKind};
@@ -51,6 +51,16 @@ impl Sinks {
         needs.fold(Needs::default(), |all, one| Needs { headers: all.headers || one.headers, tags: all.tags || one.tags })
     }
 
+    /// Gets all sinks ready, and logs what is wrong with those that are not. They are tried again with each report.
+    pub async fn prepare(&self) {
+        join_all(self.0.iter().map(|sink| async move {
+            if let Err(error) = sink.within(sink.sink.prepare()).await {
+                events::sink_not_ready(&error);
+            }
+        }))
+        .await;
+    }
+
     /// Tells everybody, at the same time, and returns when each has been told or given up. `on_wait` is called when somebody does not
     /// take the report at once, so that this can last.
     ///
@@ -92,9 +102,7 @@ impl Configured {
     async fn tell(&self, notice: &Notice<'_>, on_wait: &(dyn Fn() + Sync)) -> Result<(), SinkError> {
         let until = Instant::now() + self.retry_for;
         for attempt in 1.. {
-            let late = |_| Err(SinkError::transient(format!("no answer in {} seconds", self.timeout.as_secs())));
-            let Err(error) = timeout(self.timeout, self.sink.deliver(notice)).await.unwrap_or_else(late) else { break };
-            let error = SinkError { sink: self.name.clone(), ..error };
+            let Err(error) = self.within(self.sink.deliver(notice)).await else { break };
             let pause = backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE);
             if !error.can_retry || Instant::now() + pause > until {
                 return Err(error);
@@ -105,10 +113,18 @@ impl Configured {
         }
         Ok(())
     }
+
+    /// One attempt, within the time that it may take, with the sink's name in its error.
+    async fn within(&self, attempt: BoxFuture<'_, Result<(), SinkError>>) -> Result<(), SinkError> {
+        let late = |_| Err(SinkError::transient(format!("no answer in {} seconds", self.timeout.as_secs())));
+        let done = timeout(self.timeout, attempt).await.unwrap_or_else(late);
+        done.map_err(|error| SinkError { sink: self.name.clone(), ..error })
+    }
 }
 
 fn sink(kind: SinkKind<'_>, sdk: &SdkConfig) -> Box<dyn Sink> {
     match kind {
+        SinkKind::Postgres(config) => Box::new(PostgresSink::new(config.clone())),
         SinkKind::Sqs(config) => Box::new(SqsSink::new(aws::sqs(sdk), config.queue_url.clone())),
     }
 }
@@ -120,7 +136,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::FutureExt;
-    use futures_util::future::{BoxFuture, pending, ready};
+    use futures_util::future::{pending, ready};
 
     use super::super::{About, ScanReport};
     use super::*;

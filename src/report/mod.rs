@@ -2,16 +2,19 @@
 
 mod delivery;
 mod outbox;
+mod postgres;
 mod scan_report;
 mod sqs;
 
 use std::collections::BTreeMap;
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use time::OffsetDateTime;
 
 pub use delivery::Sinks;
 pub use outbox::Outbox;
+pub use postgres::{POSTGRES_SCHEMA, PostgresSink};
 pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
 pub use sqs::SqsSink;
 
@@ -26,6 +29,15 @@ pub trait Sink: Send + Sync {
     ///
     /// [`SinkError`]. The call may also be dropped when it takes too long.
     fn deliver<'a>(&'a self, notice: &'a Notice<'a>) -> BoxFuture<'a, Result<(), SinkError>>;
+
+    /// Gets ready before the first report, to find out early what is wrong. It may fail, and may not be called at all.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`]. The call may also be dropped when it takes too long.
+    fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
+        ready(Ok(())).boxed()
+    }
 
     /// What it must know about the object beside the report. Asking S3 costs time.
     fn needs(&self) -> Needs {

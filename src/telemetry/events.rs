@@ -81,6 +81,12 @@ pub fn report_delayed(target: &Target, error: &SinkError, attempt: u32) {
     tracing::warn!(target, sink, attempt, error, "report not delivered yet");
 }
 
+/// A sink that is not ready when the service starts; reports are delivered when it is.
+pub fn sink_not_ready(error: &SinkError) {
+    let (sink, error) = (error.sink.as_str(), error.message.as_str());
+    tracing::warn!(sink, error, "not ready for reports");
+}
+
 /// A stream or file that could not be scanned; its sender was told.
 pub fn stream_failed(via: &'static str, name: &str, error: &dyn Display) {
     let error = error.to_string();

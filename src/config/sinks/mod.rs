@@ -1,0 +1,5 @@
+//! The places that reports can go to.
+
+mod postgres;
+
+pub use postgres::PostgresSinkConfig;
