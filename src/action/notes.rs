@@ -1,7 +1,8 @@
 //! What a copy in quarantine says in its metadata: where it came from, what was found, when.
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
 use crate::engine::{Reason, Verdict};
 use crate::s3::ObjectId;
@@ -25,13 +26,17 @@ const NAME_PREFIX: usize = "x-amz-meta-".len();
 /// The most characters of a detail.
 const LONGEST_DETAIL: usize = 512;
 
+/// As in the report.
+const RFC3339_MS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
 /// Name and value.
 type Pairs = Vec<(String, String)>;
 
 /// What is said about a scan, the most important first.
 pub(super) fn of_scan(verdict: &Verdict, scan_id: &str, scanned_at: OffsetDateTime) -> Pairs {
     let mut notes = vec![(STATUS.to_owned(), verdict.status.to_string()), (SCAN_ID.to_owned(), scan_id.to_owned())];
-    if let Ok(at) = scanned_at.to_offset(time::UtcOffset::UTC).truncate_to_millisecond().format(&Rfc3339) {
+    if let Ok(at) = scanned_at.to_offset(time::UtcOffset::UTC).format(RFC3339_MS) {
         notes.push(("clamgate-scanned-at".to_owned(), at));
     }
     let detail = match (verdict.reason, &verdict.detail) {
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn of_a_scan() {
-        let at = time::macros::datetime!(2026-10-14 17:46:40.123_456_789 +02:00);
+        let at = time::macros::datetime!(2026-10-14 17:46:40.120_456_789 +02:00);
         for (status, signatures, reason, detail, expected) in [
             (Status::Infected, vec!["A", "B{\n}é"], Some(Reason::Encrypted), None, Some("A B{_}_")),
             (Status::Unscannable, vec![], Some(Reason::Encrypted), Some("salary.xlsx"), Some("ENCRYPTED")),
@@ -111,7 +116,7 @@ mod tests {
             let mut notes = vec![
                 ("clamgate-status", status.as_str()),
                 ("clamgate-scan-id", "id"),
-                ("clamgate-scanned-at", "2026-10-14T15:46:40.123Z"),
+                ("clamgate-scanned-at", "2026-10-14T15:46:40.120Z"),
             ];
             notes.extend(expected.map(|detail| ("clamgate-detail", detail)));
             assert_eq!(of_scan(&verdict, "id", at), pairs(&notes));

@@ -332,6 +332,14 @@ async fn a_destination_that_would_be_scanned_again_is_refused() {
         let log = service.logged("cannot go on");
         assert!(log[0]["error"].as_str().unwrap().contains("would be scanned again"), "{log:?}");
     }
+    // So is the destination of a rule, whatever its template makes of a key.
+    let rules = format!("[{{prefix = 'x/', quarantine_to = 's3://{}/done/{{uuid}}'}}]", aws.quarantine);
+    let settings = [("CLAMGATE_ACTIONS__QUARANTINE_TO", ""), ("CLAMGATE_ACTIONS__RULES", rules.as_str())];
+    let mut service = Service::new(&aws, &settings);
+    service.spawn();
+    assert_eq!(service.until_ended().await.code(), Some(2));
+    let log = service.logged("cannot go on");
+    assert!(log[0]["error"].as_str().unwrap().contains("would be scanned again"), "{log:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::OnceLock;
 
 use aws_sdk_s3::primitives::ByteStream;
 use futures_util::FutureExt;
@@ -54,10 +55,12 @@ const OUTCOMES: [(&str, &str, &str, &str, usize, &str); 21] = [
 
 /// A content with each verdict, and the detail in tags and notes. `FAILED` is what cannot be fetched.
 fn content(status: &str) -> (Vec<u8>, Option<&'static str>) {
+    static ZIP: OnceLock<Vec<u8>> = OnceLock::new();
     match status {
         "INFECTED" => (eicar(), Some(EICAR_NAME)),
         "SUSPICIOUS" => (b"a dubious tool".to_vec(), Some("PUA.Tool.UNOFFICIAL")),
-        "UNSCANNABLE" => (samples::encrypted_zip("salaries", b"x"), Some("ENCRYPTED")),
+        // Encrypted in another way each time.
+        "UNSCANNABLE" => (ZIP.get_or_init(|| samples::encrypted_zip("salaries", b"x")).clone(), Some("ENCRYPTED")),
         _ => (b"harmless".to_vec(), None),
     }
 }
@@ -131,7 +134,7 @@ struct Outcome {
     places: Vec<String>,
     /// Versions and delete markers where it was uploaded, and versions at its destination.
     versions: (usize, usize, usize),
-    body: Option<Vec<u8>>,
+    body: Option<String>,
     content_type: Option<String>,
     tags: BTreeMap<String, String>,
     metadata: BTreeMap<String, String>,
@@ -174,8 +177,8 @@ impl Outcome {
         let is_moved = matches!(place, "clean" | "quarantine");
         let (places, body, content_type) = match place {
             "nowhere" => (vec![], None, None),
-            "placeholder" => (vec!["uploads"], Some(PLACEHOLDER.into()), Some("text/x-removed")),
-            place => (vec![place], Some(body), Some("text/x-own")),
+            "placeholder" => (vec!["uploads"], Some(PLACEHOLDER.to_owned()), Some("text/x-removed")),
+            place => (vec![place], Some(String::from_utf8_lossy(&body).into_owned()), Some("text/x-own")),
         };
         if place == "nowhere" {
             tags.clear();
@@ -225,7 +228,7 @@ impl Outcome {
             actions: actions.collect::<Vec<_>>().join(", "),
             places,
             versions: (left, markers, copies),
-            body: stored.map(|stored| stored.body),
+            body: stored.map(|stored| String::from_utf8_lossy(&stored.body).into_owned()),
             content_type: head.as_ref().and_then(|head| head.content_type().map(str::to_owned)),
             tags,
             metadata: head.and_then(|head| head.metadata).unwrap_or_default().into_iter().collect(),
