@@ -279,18 +279,18 @@ impl Actions {
 
     /// Copies the object to its destination, unless that has been done, or a newer version is there; how that went, and the key.
     async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<(StepOutcome, String), ActionError> {
-        let without_key = |outcome| Ok((outcome, String::new()));
+        let without_key = |outcome| (outcome, String::new());
         if let Some(why) = object.unreadable {
-            return without_key(StepOutcome::Skipped(why.to_owned()));
+            return Ok(without_key(StepOutcome::Skipped(why.to_owned())));
         }
         let info = self.info(object).await?;
         let key = match place::key(&to.destination, object, &info) {
             Ok(key) if key.len() <= LONGEST_KEY => key,
             Ok(_) => {
                 let why = format!("the key at the destination would be longer than {LONGEST_KEY} bytes");
-                return without_key(StepOutcome::Failed(why));
+                return Ok(without_key(StepOutcome::Failed(why)));
             }
-            Err(why) => return without_key(StepOutcome::Failed(why)),
+            Err(why) => return Ok(without_key(StepOutcome::Failed(why))),
         };
         let there = ObjectId { bucket: to.destination.bucket().to_owned(), key, version_id: None, etag: None };
         // The versions of a key can be scanned in any order, but go to one place, unless its name tells them or their contents apart.
