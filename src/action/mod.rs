@@ -1,21 +1,26 @@
-//! What happens to an object: tags, promotion, quarantine.
+//! What happens to an object: tags, promotion, quarantine, deletion, a placeholder in its place.
 //!
 //! Every change names the version that was scanned, or is made on the condition that the ETag still is the scanned one. Every
 //! step can be done twice without a second effect. Nothing here knows where the verdict came from or who is told.
 
 mod definitions;
 mod destinations;
+mod notes;
+mod place;
+mod placeholder;
 mod policy;
 mod relocate;
 mod tag;
 
+use std::borrow::Cow;
+
 use aws_sdk_s3::Client;
 
 pub use definitions::ScannedWith;
-pub use policy::{Kind, Move, Plan, plan};
+pub use policy::{Fate, Kind, Move, Plan, plan};
 pub(crate) use tag::Pairs as Tags;
 
-use crate::config::{ActionsConfig, Location};
+use crate::config::{ActionsConfig, Destination, Location};
 use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
 /// The longest key that S3 takes, in bytes.
@@ -26,6 +31,8 @@ const LONGEST_KEY: usize = 1024;
 pub struct Actions {
     client: Client,
     config: ActionsConfig,
+    /// The SHA-256 of what replaces objects, if any are replaced.
+    placeholder: Option<String>,
 }
 
 /// An object, as it was scanned.
@@ -56,7 +63,7 @@ impl<'a> ScannedObject<'a> {
 /// One step and how it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// `tag`, `promote` or `quarantine`.
+    /// `tag`, `promote`, `quarantine`, `delete` or `replace`.
     pub action: &'static str,
     /// Where the object went.
     pub destination: Option<String>,
@@ -69,6 +76,8 @@ pub struct Step {
 pub enum StepOutcome {
     /// As planned.
     Done,
+    /// [`Actions::finish`] does it.
+    Follows,
     /// It was not to be done after all, and why.
     Skipped(String),
     /// It cannot be done, and why.
@@ -80,8 +89,20 @@ pub enum StepOutcome {
 pub struct Applied {
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// The object has been copied to its destination; the original is still there.
-    pub remove_source: bool,
+    /// What is left to do once everybody has been told.
+    pub rest: Rest,
+}
+
+/// What [`Actions::finish`] has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The original, which has been copied to its destination or is just to go, is removed.
+    Remove,
+    /// A placeholder object takes the original's place.
+    Replace,
 }
 
 /// An action that failed.
@@ -120,7 +141,8 @@ impl Actions {
     /// Actions on an S3 client, as configured.
     #[must_use]
     pub fn new(client: Client, config: ActionsConfig) -> Self {
-        Self { client, config }
+        let placeholder = placeholder::digest(&config);
+        Self { client, config, placeholder }
     }
 
     /// Checks that no destination, and no other place where this service writes, would feed the queue with this ARN.
@@ -129,10 +151,16 @@ impl Actions {
     ///
     /// [`ActionError::Loop`] if one would, [`ActionError::Unchecked`] if that cannot be found out.
     pub async fn check_destinations(&self, queue_arn: &str, other: Option<&Location>) -> Result<(), ActionError> {
-        for destination in [self.config.promote_to.as_ref(), self.config.quarantine_to.as_ref(), other].into_iter().flatten() {
-            destinations::check(&self.client, destination, queue_arn).await?;
+        for destination in self.config.destinations().map(Destination::root).chain(other.cloned()) {
+            destinations::check(&self.client, &destination, queue_arn).await?;
         }
         Ok(())
+    }
+
+    /// Whether content with this SHA-256 is what this service itself puts in the place of objects that it replaces.
+    #[must_use]
+    pub fn is_placeholder(&self, sha256: Option<&str>) -> bool {
+        sha256.is_some() && sha256 == self.placeholder.as_deref()
     }
 
     /// Tags the object, or copies it, tagged, to its destination. The original is kept until [`Actions::finish`]. What S3 will
@@ -143,14 +171,17 @@ impl Actions {
     /// [`ActionError`]; with [`ActionError::is_moot`] the object is not there any more as it was scanned.
     pub async fn apply(&self, object: &ScannedObject<'_>, plan: &Plan) -> Result<Applied, ActionError> {
         let mut applied = Applied::default();
-        if let Some(destination) = &plan.destination {
-            let outcome = self.relocate(object, plan, destination).await?;
-            applied.remove_source = outcome == StepOutcome::Done;
-            let place = format!("s3://{}/{}", destination.bucket, destination.key);
-            let destination_of = applied.remove_source.then_some(place);
-            applied.steps.push(Step { action: destination.kind.name(), destination: destination_of, outcome });
+        if let Fate::Move(to) = &plan.fate {
+            let (outcome, key) = self.relocate(object, plan, to).await?;
+            let mut step = Step { action: to.kind.name(), destination: None, outcome };
+            if step.outcome == StepOutcome::Done {
+                applied.rest = Rest::Remove;
+                step.destination = Some(format!("s3://{}/{key}", to.destination.bucket()));
+            }
+            applied.steps.push(step);
         }
-        if !plan.tags.is_empty() && !applied.remove_source {
+        let is_moved = applied.rest == Rest::Remove;
+        if !plan.tags.is_empty() && !is_moved {
             let outcome = match tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await {
                 Ok(0) => StepOutcome::Failed("the object has ten tags of its own, and S3 keeps no more".to_owned()),
                 Ok(_) => StepOutcome::Done,
@@ -158,6 +189,19 @@ impl Actions {
             };
             applied.steps.push(Step { action: "tag", destination: None, outcome });
         }
+        let rest = match plan.fate {
+            Fate::Delete => Rest::Remove,
+            Fate::Replace => Rest::Replace,
+            Fate::Leave | Fate::Move(_) => return Ok(applied),
+        };
+        let mut outcome = StepOutcome::Follows;
+        if object.id.is_pinned() {
+            applied.rest = rest;
+        } else {
+            // Something else could be there by now.
+            outcome = StepOutcome::Skipped("neither the object's version nor its ETag is known".to_owned());
+        }
+        applied.steps.extend(plan.fate.name().map(|action| Step { action, destination: None, outcome }));
         Ok(applied)
     }
 
@@ -184,18 +228,21 @@ impl Actions {
         Ok(s3::tags(&self.client, id).await?.iter().any(|(name, _)| *name == status))
     }
 
-    /// Removes the original, if the object was copied to its destination. One that S3 does not let us remove (Object Lock, a
-    /// missing permission) is tagged with the verdict at least.
+    /// Removes the original, if it was copied to its destination or is to be deleted, or puts a placeholder in its place. One that S3 does not
+    /// let us remove (Object Lock, a missing permission) is tagged with the verdict at least.
     ///
     /// # Errors
     ///
     /// [`ActionError::S3`]. An object that is gone or replaced is no error: the original is not there any more.
     pub async fn finish(&self, object: &ScannedObject<'_>, plan: &Plan, applied: &Applied) -> Result<(), ActionError> {
-        if !applied.remove_source {
-            return Ok(());
-        }
-        if let Err(error) = relocate::remove(&self.client, object.id).await {
-            if error.kind != S3ErrorKind::Transient && !plan.tags.is_empty() {
+        let done = match applied.rest {
+            Rest::Nothing => return Ok(()),
+            Rest::Remove => relocate::remove(&self.client, object.id).await,
+            Rest::Replace => self.replace(object, plan).await,
+        };
+        let is_tagged = applied.steps.iter().any(|step| step.action == "tag");
+        if let Err(error) = done {
+            if error.kind != S3ErrorKind::Transient && !plan.tags.is_empty() && !is_tagged {
                 tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await?;
             }
             return Err(error.into());
@@ -203,25 +250,61 @@ impl Actions {
         Ok(())
     }
 
-    /// Copies the object to its destination, unless that has been done, or a newer version is there.
-    async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<StepOutcome, ActionError> {
+    /// Puts a placeholder in the object's place, with the object's own tags and the verdict.
+    async fn replace(&self, object: &ScannedObject<'_>, plan: &Plan) -> Result<(), S3Error> {
+        let id = object.id;
+        let etag = match id.quoted_etag() {
+            Some(etag) => Some(etag),
+            None => match self.info(object).await {
+                Ok(info) => info.etag.as_ref().map(|etag| format!("\"{etag}\"")),
+                Err(error) => return gone(error),
+            },
+        };
+        let Some(etag) = etag else { return Ok(()) };
+        let own = match s3::tags(&self.client, id).await {
+            Ok(own) => own,
+            Err(error) => return gone(error),
+        };
+        let (tags, _) = tag::merge(&own, &plan.tags, &self.config.tag_prefix);
+        placeholder::Placeholder { id, etag, tags: &tags, notes: &plan.notes, config: &self.config }.put(&self.client).await
+    }
+
+    /// The object's headers.
+    async fn info<'a>(&self, object: &ScannedObject<'a>) -> Result<Cow<'a, ObjectInfo>, S3Error> {
+        match object.info {
+            Some(info) => Ok(Cow::Borrowed(info)),
+            None => s3::head(&self.client, object.id).await.map(Cow::Owned),
+        }
+    }
+
+    /// Copies the object to its destination, unless that has been done, or a newer version is there; how that went, and the key.
+    async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<(StepOutcome, String), ActionError> {
+        let without_key = |outcome| (outcome, String::new());
         if let Some(why) = object.unreadable {
-            return Ok(StepOutcome::Skipped(why.to_owned()));
+            return Ok(without_key(StepOutcome::Skipped(why.to_owned())));
         }
-        if to.key.len() > LONGEST_KEY {
-            return Ok(StepOutcome::Failed(format!("the key at the destination would be longer than {LONGEST_KEY} bytes")));
-        }
-        // The versions of a key can be scanned in any order, but go to one place.
-        let sequencer = object.sequencer.filter(|_| object.id.version_id.is_some() && !plan.tags.is_empty());
+        let info = self.info(object).await?;
+        let key = match place::key(&to.destination, object, &info) {
+            Ok(key) if key.len() <= LONGEST_KEY => key,
+            Ok(_) => {
+                let why = format!("the key at the destination would be longer than {LONGEST_KEY} bytes");
+                return Ok(without_key(StepOutcome::Failed(why)));
+            }
+            Err(why) => return Ok(without_key(StepOutcome::Failed(why))),
+        };
+        let there = ObjectId { bucket: to.destination.bucket().to_owned(), key, version_id: None, etag: None };
+        // The versions of a key can be scanned in any order, but go to one place, unless its name tells them or their contents apart.
+        let is_shared = to.destination.is_shared_by_versions();
+        let sequencer = object.sequencer.filter(|_| is_shared && object.id.version_id.is_some() && !plan.tags.is_empty());
         let sequencer_tag = format!("{}sequencer", self.config.tag_prefix);
         if object.redelivered || sequencer.is_some() {
-            let there = self.tags_at(to).await?;
-            if !plan.tags.is_empty() && plan.tags.iter().all(|tag| there.contains(tag)) {
-                return Ok(StepOutcome::Done);
+            let tags = self.tags_at(&there).await?;
+            if self.is_there(&there, &tags, plan, to.kind, object.redelivered).await? {
+                return Ok((StepOutcome::Done, there.key));
             }
             let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
-            if sequencer.is_some() && there.iter().any(newer) {
-                return Ok(StepOutcome::Skipped("a newer version is there already".to_owned()));
+            if sequencer.is_some() && tags.iter().any(newer) {
+                return Ok((StepOutcome::Skipped("a newer version is there already".to_owned()), there.key));
             }
         }
         let mut ours = plan.tags.clone();
@@ -229,41 +312,76 @@ impl Actions {
             // Next to the status: when room is short, what keeps versions in order matters more than what explains.
             ours.insert(ours.len().min(1), (sequencer_tag, sequencer.to_owned()));
         }
-        match self.copy(object, to, &ours).await {
-            Ok(()) => Ok(StepOutcome::Done),
-            Err(error) => Ok(impossible(error)?),
-        }
-    }
-
-    async fn copy(&self, object: &ScannedObject<'_>, to: &Move, ours: &tag::Pairs) -> Result<(), S3Error> {
-        let (tags, _) = tag::merge(&s3::tags(&self.client, object.id).await?, ours, &self.config.tag_prefix);
-        let looked_up;
-        let info = match object.info {
-            Some(info) => info,
-            None => {
-                looked_up = s3::head(&self.client, object.id).await?;
-                &looked_up
+        let (tags, _) = tag::merge(&s3::tags(&self.client, object.id).await?, &ours, &self.config.tag_prefix);
+        let metadata = match to.kind {
+            Kind::Quarantine => Some(notes::with_notes(&info.metadata, object.id, &plan.notes)),
+            Kind::Promote if info.metadata.iter().any(|(name, _)| notes::is_note(name)) => {
+                Some(notes::without_notes(&info.metadata))
             }
+            Kind::Promote => None,
         };
         let copy = relocate::Copy {
             id: object.id,
-            info,
+            info: &info,
             sha256: object.sha256,
-            destination: to,
+            bucket: &there.bucket,
+            key: &there.key,
             tags: &tags,
+            metadata: metadata.as_ref(),
             kms_key_id: self.config.kms_key_id.as_deref(),
             in_parts_above: self.config.multipart_copy_bytes,
         };
-        copy.run(&self.client).await
+        let outcome = match copy.run(&self.client).await {
+            Ok(()) => StepOutcome::Done,
+            Err(error) => impossible(error)?,
+        };
+        Ok((outcome, there.key))
+    }
+
+    /// Whether what is at the destination is the copy that an earlier delivery made: its tags say so, or, where there was no room for them,
+    /// its metadata.
+    async fn is_there(
+        &self,
+        there: &ObjectId,
+        tags: &tag::Pairs,
+        plan: &Plan,
+        kind: Kind,
+        redelivered: bool,
+    ) -> Result<bool, S3Error> {
+        // The same verdict alone could be on a copy of another content.
+        let is_of_scan = tags.iter().any(|(_, value)| *value == plan.scan_id);
+        if is_of_scan && !plan.tags.is_empty() && plan.tags.iter().all(|tag| tags.contains(tag)) {
+            return Ok(true);
+        }
+        if kind == Kind::Promote || !redelivered {
+            return Ok(false);
+        }
+        match s3::head(&self.client, there).await {
+            Ok(info) => Ok(notes::are_of(&info.metadata, &plan.notes)),
+            Err(error) if may_not_look(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The tags of what is at the destination; none if nothing is, or if we may not look.
-    async fn tags_at(&self, to: &Move) -> Result<tag::Pairs, S3Error> {
-        let id = ObjectId { bucket: to.bucket.clone(), key: to.key.clone(), version_id: None, etag: None };
-        match s3::tags(&self.client, &id).await {
-            Err(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Denied | S3ErrorKind::Permanent, .. }) => Ok(Vec::new()),
+    async fn tags_at(&self, there: &ObjectId) -> Result<tag::Pairs, S3Error> {
+        match s3::tags(&self.client, there).await {
+            Err(error) if may_not_look(&error) => Ok(Vec::new()),
             tags => tags,
         }
+    }
+}
+
+/// Whether nothing is there, or nothing that we may know of.
+fn may_not_look(error: &S3Error) -> bool {
+    matches!(error.kind, S3ErrorKind::Gone | S3ErrorKind::Denied | S3ErrorKind::Permanent | S3ErrorKind::NoDetails)
+}
+
+/// An original that is gone or replaced needs nothing any more.
+fn gone(error: S3Error) -> Result<(), S3Error> {
+    match error.kind {
+        S3ErrorKind::Gone | S3ErrorKind::Replaced => Ok(()),
+        _ => Err(error),
     }
 }
 

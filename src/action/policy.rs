@@ -1,7 +1,9 @@
 //! From a verdict to a plan. Pure: nothing here talks to S3.
 
-use super::ScannedWith;
-use crate::config::{ActionsConfig, Disposal};
+use time::OffsetDateTime;
+
+use super::{ScannedWith, notes};
+use crate::config::{ActionsConfig, Destination, Disposal};
 use crate::engine::{Definitions, Reason, Status, Verdict};
 use crate::s3::ObjectId;
 
@@ -10,8 +12,39 @@ use crate::s3::ObjectId;
 pub struct Plan {
     /// The tags that say the verdict, names included; empty when tagging is off.
     pub tags: Vec<(String, String)>,
-    /// Where the object goes; `None` to leave it.
-    pub destination: Option<Move>,
+    /// What becomes of the object beside that.
+    pub fate: Fate,
+    /// The scan.
+    pub scan_id: String,
+    /// What a copy in quarantine and a placeholder object say about the scan in their metadata.
+    pub notes: Vec<(String, String)>,
+}
+
+/// What becomes of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    #[default]
+    Leave,
+    /// It goes elsewhere.
+    Move(Move),
+    /// It is deleted.
+    Delete,
+    /// A placeholder object takes its place.
+    Replace,
+}
+
+impl Fate {
+    /// The action's name in reports, if there is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Leave => None,
+            Self::Move(to) => Some(to.kind.name()),
+            Self::Delete => Some("delete"),
+            Self::Replace => Some("replace"),
+        }
+    }
 }
 
 /// Where an object goes.
@@ -19,10 +52,8 @@ pub struct Plan {
 pub struct Move {
     /// Whether as clean or as not clean.
     pub kind: Kind,
-    /// The bucket.
-    pub bucket: String,
-    /// The key.
-    pub key: String,
+    /// The place.
+    pub destination: Destination,
 }
 
 /// The two kinds of destination.
@@ -50,26 +81,34 @@ const LONGEST_VALUE: usize = 256;
 
 /// What the configuration wants done after this verdict.
 #[must_use]
-pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Plan {
-    let disposal = match verdict.status {
-        Status::Clean => Disposal::Promote,
-        Status::Infected => Disposal::Quarantine,
-        Status::Suspicious => config.suspicious,
-        Status::Unscannable => config.unscannable,
-        // What is not known is not moved.
-        Status::Failed => Disposal::Leave,
+pub fn plan(
+    config: &ActionsConfig,
+    id: &ObjectId,
+    verdict: &Verdict,
+    scan_id: &str,
+    with: &Definitions,
+    scanned_at: OffsetDateTime,
+) -> Plan {
+    let policy = config.policy(&id.bucket, &id.key);
+    let lies_in = |place: &Destination| place.holds(&id.bucket, &id.key);
+    let is_quarantined = config.quarantines().any(lies_in);
+    let to = |kind, place: Option<&Destination>| {
+        place.map_or(Fate::Leave, |place| Fate::Move(Move { kind, destination: place.clone() }))
     };
-    let place = match disposal {
-        Disposal::Promote => config.promote_to.as_ref().map(|place| (Kind::Promote, place)),
-        Disposal::Quarantine => config.quarantine_to.as_ref().map(|place| (Kind::Quarantine, place)),
-        Disposal::Leave => None,
+    // What lies at its destination is not moved deeper; and to copy it onto itself and then to remove the original would lose it. What lies
+    // in quarantine, under whatever rule it came there, is kept.
+    let fate = match policy.disposal(verdict.status) {
+        Disposal::Promote if !config.promotions().any(lies_in) => to(Kind::Promote, policy.promote_to),
+        Disposal::Quarantine if !is_quarantined => to(Kind::Quarantine, policy.quarantine_to),
+        Disposal::Delete if !is_quarantined => Fate::Delete,
+        Disposal::Replace if !is_quarantined => Fate::Replace,
+        Disposal::Promote | Disposal::Quarantine | Disposal::Delete | Disposal::Replace | Disposal::Leave => Fate::Leave,
     };
     Plan {
-        tags: if config.tag { tags(&config.tag_prefix, verdict, scan_id, with) } else { Vec::new() },
-        destination: place
-            // What lies there already is not moved deeper; and to copy it onto itself and then to remove the original would lose it.
-            .filter(|(_, place)| place.bucket != id.bucket || !id.key.starts_with(&place.prefix))
-            .map(|(kind, place)| Move { kind, bucket: place.bucket.clone(), key: format!("{}{}", place.prefix, id.key) }),
+        tags: if policy.tag { tags(&config.tag_prefix, verdict, scan_id, with) } else { Vec::new() },
+        fate,
+        scan_id: scan_id.to_owned(),
+        notes: notes::of_scan(verdict, scan_id, scanned_at),
     }
 }
 
@@ -112,7 +151,6 @@ fn tag_value(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Location;
 
     fn verdict(status: Status, signatures: &[&str], reason: Option<Reason>, detail: Option<&str>) -> Verdict {
         Verdict {
@@ -124,12 +162,12 @@ mod tests {
         }
     }
 
-    fn location(bucket: &str, prefix: &str) -> Option<Location> {
-        Some(Location { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    fn place(text: &str) -> Option<Destination> {
+        text.parse().ok()
     }
 
     fn config() -> ActionsConfig {
-        ActionsConfig { promote_to: location("clean", "in/"), quarantine_to: location("bad", ""), ..ActionsConfig::default() }
+        ActionsConfig { promote_to: place("s3://clean/in/"), quarantine_to: place("s3://bad/"), ..ActionsConfig::default() }
     }
 
     #[test]
@@ -139,29 +177,32 @@ mod tests {
         let encrypted = verdict(Status::Unscannable, &[], Some(Reason::Encrypted), Some("salary.xlsx"));
         let with = Definitions { version: 27500, built_at: None, signatures: 1, fingerprint: "0123456789abcdef0123".into() };
         for (config, verdict, place, detail) in [
-            (config(), verdict(Status::Clean, &[], None, None), Some("promote clean/in/a/k"), None),
-            (config(), verdict(Status::Infected, &["A", "B{1}"], None, None), Some("quarantine bad/a/k"), Some("A B_1_")),
-            (config(), verdict(Status::Suspicious, &["PUA.X"], None, None), Some("quarantine bad/a/k"), Some("PUA.X")),
-            (config(), encrypted.clone(), Some("quarantine bad/a/k"), Some("ENCRYPTED")),
+            (config(), verdict(Status::Clean, &[], None, None), Some("promote s3://clean/in/"), None),
+            (config(), verdict(Status::Infected, &["A", "B{1}"], None, None), Some("quarantine s3://bad/"), Some("A B_1_")),
+            (config(), verdict(Status::Suspicious, &["PUA.X"], None, None), Some("quarantine s3://bad/"), Some("PUA.X")),
+            (config(), encrypted.clone(), Some("quarantine s3://bad/"), Some("ENCRYPTED")),
             (leave.clone(), verdict(Status::Suspicious, &["PUA.X"], None, None), None, Some("PUA.X")),
-            (leave, encrypted, Some("promote clean/in/a/k"), Some("ENCRYPTED")),
+            (leave, encrypted, Some("promote s3://clean/in/"), Some("ENCRYPTED")),
             (
                 ActionsConfig::default(),
                 verdict(Status::Unscannable, &[], Some(Reason::LimitExceeded), Some("MaxFiles")),
                 None,
                 Some("LIMIT_EXCEEDED MaxFiles"),
             ),
-            (ActionsConfig { promote_to: location("up", ""), ..config() }, verdict(Status::Clean, &[], None, None), None, None),
+            (ActionsConfig { promote_to: place("s3://up/"), ..config() }, verdict(Status::Clean, &[], None, None), None, None),
             (
-                ActionsConfig { promote_to: location("up", "a/"), ..config() },
+                ActionsConfig { promote_to: place("s3://up/a/"), ..config() },
                 verdict(Status::Clean, &[], None, None),
                 None,
                 None,
             ),
             (config(), verdict(Status::Failed, &[], None, None), None, None),
         ] {
-            let plan = plan(&config, &id, &verdict, "id", &with);
-            let found = plan.destination.map(|to| format!("{} {}/{}", to.kind.name(), to.bucket, to.key));
+            let plan = plan(&config, &id, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
+            let found = match &plan.fate {
+                Fate::Move(to) => Some(format!("{} {}", to.kind.name(), to.destination)),
+                fate => fate.name().map(str::to_owned),
+            };
             assert_eq!(found.as_deref(), place, "{verdict:?}");
             let tag = |name: &str| plan.tags.iter().find(|(tag, _)| tag == name).map(|(_, value)| value.as_str());
             assert_eq!(tag("clamgate-status"), Some(verdict.status.to_string().as_str()));
@@ -171,7 +212,46 @@ mod tests {
             assert_eq!(tag("clamgate-definitions"), is_known.then_some("27500 0123456789abcdef"));
         }
         let silent = ActionsConfig { tag: false, ..config() };
-        assert!(plan(&silent, &id, &verdict(Status::Clean, &[], None, None), "id", &with).tags.is_empty());
+        let clean = verdict(Status::Clean, &[], None, None);
+        assert!(plan(&silent, &id, &clean, "id", &with, OffsetDateTime::UNIX_EPOCH).tags.is_empty());
+    }
+
+    /// What has reached its place, by whichever rule, is not moved on, and what is in quarantine is kept.
+    #[test]
+    fn what_is_in_its_place_stays_there() -> Result<(), Box<dyn std::error::Error>> {
+        let with = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
+        let config: ActionsConfig = toml::from_str(
+            "promote_to = 's3://clean/in-{uuid}'
+             quarantine_to = 's3://bad/'
+             infected = 'delete'
+             suspicious = 'replace'
+             [[rules]]
+             bucket = 'up'
+             prefix = 'kept/'
+             infected = 'quarantine'
+             quarantine_to = 's3://bad-too/{date}/{key}'",
+        )?;
+        for (bucket, key, status, name) in [
+            ("up", "k", Status::Clean, Some("promote")),
+            ("up", "k", Status::Infected, Some("delete")),
+            ("up", "k", Status::Suspicious, Some("replace")),
+            ("up", "k", Status::Failed, None),
+            ("up", "kept/k", Status::Infected, Some("quarantine")),
+            ("clean", "in-k", Status::Clean, None),
+            ("clean", "other", Status::Clean, Some("promote")),
+            ("clean", "in-k", Status::Infected, Some("delete")),
+            ("bad", "k", Status::Clean, Some("promote")),
+            ("bad", "k", Status::Infected, None),
+            ("bad-too", "2026-11-22/k", Status::Infected, None),
+            ("bad-too", "2026-11-22/k", Status::Suspicious, None),
+            ("bad-too", "2026-11-22/k", Status::Unscannable, None),
+        ] {
+            let id = ObjectId { bucket: bucket.into(), key: key.into(), version_id: None, etag: Some("e".into()) };
+            let verdict = verdict(status, &["A"], None, None);
+            let plan = plan(&config, &id, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
+            assert_eq!(plan.fate.name(), name, "{bucket}/{key} {status}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -5,12 +5,13 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{self, StalledStreamProtectionConfig};
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption, TaggingDirective};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, MetadataDirective, ServerSideEncryption, TaggingDirective,
+};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::base64;
 use aws_smithy_types::date_time::Format;
 
-use super::policy::Move;
 use super::tag::{self, Pairs};
 use crate::engine::hex;
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
@@ -51,8 +52,13 @@ pub(super) struct Copy<'a> {
     pub(super) info: &'a ObjectInfo,
     /// The SHA-256 of what was scanned, in hexadecimal digits.
     pub(super) sha256: Option<&'a str>,
-    pub(super) destination: &'a Move,
+    /// The bucket that it goes to.
+    pub(super) bucket: &'a str,
+    /// Its key there.
+    pub(super) key: &'a str,
     pub(super) tags: &'a Pairs,
+    /// The copy's metadata, if it is not just the object's own.
+    pub(super) metadata: Option<&'a Pairs>,
     pub(super) kms_key_id: Option<&'a str>,
     pub(super) in_parts_above: u64,
 }
@@ -79,18 +85,34 @@ impl Copy<'_> {
         }
     }
 
-    /// CopyObject takes metadata and content headers along by itself.
+    /// `Expires`, if it is a time.
+    fn expires(&self) -> Option<DateTime> {
+        self.info.expires.as_deref().and_then(|text| DateTime::from_str(text, Format::HttpDate).ok())
+    }
+
+    /// CopyObject takes metadata and content headers along by itself, unless it is given other metadata: then everything has to be said again.
     async fn at_once(&self, client: &Client) -> Result<(), S3Error> {
         let (encryption, key) = self.encryption();
         // An ETag can be an MD5, and two contents can be made to have the same: the copy's SHA-256 tells them apart.
         let expected = if self.id.version_id.is_none() { self.sha256 } else { None };
-        let copied = client
-            .copy_object()
+        let mut request = client.copy_object();
+        if let Some(metadata) = self.metadata {
+            request = request
+                .metadata_directive(MetadataDirective::Replace)
+                .set_metadata(Some(metadata.iter().cloned().collect()))
+                .set_content_type(self.info.content_type.clone())
+                .set_content_disposition(self.info.content_disposition.clone())
+                .set_content_encoding(self.info.content_encoding.clone())
+                .set_content_language(self.info.content_language.clone())
+                .set_cache_control(self.info.cache_control.clone())
+                .set_expires(self.expires());
+        }
+        let copied = request
             .set_checksum_algorithm(expected.map(|_| ChecksumAlgorithm::Sha256))
             .copy_source(self.id.copy_source())
             .set_copy_source_if_match(self.condition())
-            .bucket(&self.destination.bucket)
-            .key(&self.destination.key)
+            .bucket(self.bucket)
+            .key(self.key)
             .tagging_directive(TaggingDirective::Replace)
             .tagging(tag::header(self.tags))
             .set_storage_class(self.info.storage_class.clone())
@@ -113,8 +135,8 @@ impl Copy<'_> {
     /// Removes a copy that is not of what was scanned.
     async fn undo(&self, client: &Client, version_id: Option<&str>) -> Result<(), S3Error> {
         let copy = ObjectId {
-            bucket: self.destination.bucket.clone(),
-            key: self.destination.key.clone(),
+            bucket: self.bucket.to_owned(),
+            key: self.key.to_owned(),
             version_id: version_id.map(str::to_owned),
             etag: None,
         };
@@ -130,7 +152,7 @@ impl Copy<'_> {
 
     /// A multipart upload starts from nothing: everything has to be said again.
     async fn in_parts(&self, client: &Client) -> Result<(), S3Error> {
-        let (bucket, key) = (&self.destination.bucket, &self.destination.key);
+        let (bucket, key) = (self.bucket, self.key);
         let (encryption, kms_key) = self.encryption();
         let info = self.info;
         let upload = client
@@ -143,9 +165,9 @@ impl Copy<'_> {
             .set_content_encoding(info.content_encoding.clone())
             .set_content_language(info.content_language.clone())
             .set_cache_control(info.cache_control.clone())
-            .set_expires(info.expires.as_deref().and_then(|text| DateTime::from_str(text, Format::HttpDate).ok()))
+            .set_expires(self.expires())
             .set_website_redirect_location(info.website_redirect.clone())
-            .set_metadata(Some(info.metadata.iter().cloned().collect()))
+            .set_metadata(Some(self.metadata.unwrap_or(&info.metadata).iter().cloned().collect()))
             .set_storage_class(info.storage_class.clone())
             .set_server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key)
@@ -167,7 +189,7 @@ impl Copy<'_> {
     }
 
     async fn parts(&self, client: &Client, upload_id: &str) -> Result<(), S3Error> {
-        let (bucket, key) = (&self.destination.bucket, &self.destination.key);
+        let (bucket, key) = (self.bucket, self.key);
         let mut parts = Vec::new();
         for (number, (first, last)) in (1..).zip(ranges(self.info.size, PART.min(self.in_parts_above))) {
             let output = client
@@ -200,7 +222,7 @@ impl Copy<'_> {
             .map_err(|error| S3Error::new("CompleteMultipartUpload", bucket, key, &error))?;
         // Servers other than S3 may ignore the tags that CreateMultipartUpload was given.
         let version_id = completed.version_id;
-        let copy = ObjectId { bucket: bucket.clone(), key: key.clone(), version_id, etag: None };
+        let copy = ObjectId { bucket: bucket.to_owned(), key: key.to_owned(), version_id, etag: None };
         match tag::put(client, &copy, self.tags).await {
             // Somebody has taken it from there already.
             Err(S3Error { kind: S3ErrorKind::Gone, .. }) => Ok(()),

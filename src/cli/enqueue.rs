@@ -158,11 +158,11 @@ fn open_state(arguments: &Arguments, queue_url: &str, selection: &Selection) -> 
 
 /// What is allowed, but hardly meant.
 fn warn(config: &Config, arguments: &Arguments) {
-    let destinations = [&config.actions.promote_to, &config.actions.quarantine_to];
-    for destination in destinations.into_iter().flatten().filter(|place| place.overlaps(&arguments.source)) {
+    let destinations: Vec<_> = config.actions.destinations().collect();
+    for destination in destinations.iter().filter(|place| place.root().overlaps(&arguments.source)) {
         eprintln!("warning: {} holds what was scanned and moved to {destination}", arguments.source);
     }
-    if arguments.versions && destinations.into_iter().any(Option::is_some) {
+    if arguments.versions && destinations.into_iter().any(|place| place.is_shared_by_versions()) {
         eprintln!("warning: the versions of an object are moved to one place each over the other, the last scanned wins");
     }
 }

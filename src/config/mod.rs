@@ -5,6 +5,7 @@
 
 mod actions;
 mod clamd;
+mod destination;
 mod filter;
 mod http;
 mod load;
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use actions::{ActionsConfig, Disposal};
+pub use actions::{ActionsConfig, Disposal, Policy, RuleConfig};
 pub use clamd::{ClamdConfig, Unscannable};
+pub use destination::{Destination, Placeholder, Values};
 pub use filter::{Condition, FilterConfig};
 pub use http::HttpConfig;
 pub use load::{ConfigError, Overrides, load};
@@ -273,7 +275,7 @@ impl Config {
             self.report.queue_urls().all(|url| Some(url) != queue.url.as_deref()),
             "report.queue_url and the queues of report.sinks must not be queue.url: every report would come back as an event",
         );
-        problems.extend(self.actions.problems().into_iter().map(str::to_owned));
+        problems.extend(self.actions.problems());
         problems.extend(self.report.problems());
         problems.extend(self.queue.filters.iter().flat_map(FilterConfig::problems));
         problems.extend(self.http.problems().into_iter().chain(self.clamd.problems()).map(str::to_owned));

@@ -1,7 +1,7 @@
 //! One object's way: fetch → scan → act → report.
 //!
 //! Every step can be done again after a crash without a second effect. An original that was copied away is removed last, after
-//! the report: as long as it is there, a redelivery does the same work with the same result.
+//! the report, and so is one that is deleted or replaced: as long as it is there, a redelivery does the same work with the same result.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ pub enum Mode {
 pub enum Done {
     /// It was judged, and all that follows was done.
     Reported(Box<ScanReport>),
-    /// It was not to be scanned; the name of the rule that says so.
+    /// It was not to be scanned; the name of the rule that says so. `placeholder` if it is what this service put in another object's place.
     Skipped(String),
     /// It was deleted or replaced before it could be scanned; whatever took its place has an event of its own.
     Gone(S3Error),
@@ -290,7 +290,11 @@ impl<S: ObjectStore> Objects<S> {
             report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, Duration::ZERO);
             return Ok(Done::Reported(Box::new(report)));
         }
-        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id, &judged.with.definitions);
+        // What this service put there in place of another object has no verdict of its own, and would be replaced for ever.
+        if self.actions.is_placeholder(judged.sha256.as_deref()) {
+            return Ok(Done::Skipped("placeholder".to_owned()));
+        }
+        let plan = self.plan(id, &judged, &report.scan_id);
         let object = action::ScannedObject {
             id,
             info: info.as_deref(),
@@ -333,13 +337,17 @@ impl<S: ObjectStore> Objects<S> {
     /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not
     /// one that was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
     pub(super) async fn tell_missing(&self, work: &ObjectWork<'_>, error: S3Error) -> Result<Done, Failure> {
-        let may_be_moved = work.delivery.redelivered && self.policy.moves();
+        let may_be_moved = work.delivery.redelivered && self.policy.removes();
         if !work.event.must_exist || error.kind != S3ErrorKind::Gone || may_be_moved {
             return Ok(Done::Gone(error));
         }
         let mut report = work.report(self.failed(work, &error));
         report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
         Ok(Done::Reported(Box::new(self.tell(work, report, None).await?)))
+    }
+
+    fn plan(&self, id: &ObjectId, judged: &Scanned, scan_id: &str) -> Plan {
+        action::plan(&self.policy, id, &judged.verdict, scan_id, &judged.with.definitions, judged.scanned_at)
     }
 
     /// No verdict, and why.
@@ -363,9 +371,9 @@ impl<S: ObjectStore> Objects<S> {
         }
         let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
         let mut report = work.report(judged.clone());
-        // Nothing is moved any more, and a state that is not known for sure is not tagged.
-        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);
-        let wanted = plan.destination.take().map(|destination| destination.kind.name());
+        // Nothing is moved or removed any more, and a state that is not known for sure is not tagged.
+        let mut plan = self.plan(&work.id, &judged, &report.scan_id);
+        let wanted = std::mem::take(&mut plan.fate).name();
         let is_failed = judged.verdict.status == Status::Failed;
         // A failure is never written over a verdict.
         if !work.id.is_pinned() || (is_failed && self.actions.has_status(&work.id).await.unwrap_or(false)) {
@@ -431,7 +439,7 @@ fn is_moot(error: &S3Error) -> bool {
 /// The report on actions that did not take place.
 fn undone(plan: &Plan, outcome: &'static str, error: &action::ActionError) -> ActionReport {
     ActionReport {
-        action: plan.destination.as_ref().map_or("tag", |destination| destination.kind.name()).into(),
+        action: plan.fate.name().unwrap_or("tag").into(),
         outcome: outcome.into(),
         destination: None,
         detail: Some(error.to_string()),
@@ -442,6 +450,7 @@ impl From<&action::Step> for ActionReport {
     fn from(step: &action::Step) -> Self {
         let (outcome, detail) = match &step.outcome {
             StepOutcome::Done => ("done", None),
+            StepOutcome::Follows => ("follows", None),
             StepOutcome::Skipped(why) => ("skipped", Some(why.clone())),
             StepOutcome::Failed(why) => ("failed", Some(why.clone())),
         };

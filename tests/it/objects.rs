@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{BucketVersioningStatus, MetadataDirective, StorageClass, VersioningConfiguration};
 use serde_json::json;
 
@@ -195,10 +195,16 @@ async fn a_bucket_whose_versions_are_suspended() {
 
 #[tokio::test]
 async fn a_copy_keeps_all_that_belongs_to_the_object() {
-    // Once with CopyObject, once in parts.
-    for (size, parts_above) in [(100, "5000000000"), (12_000_000, "6000000")] {
+    // With CopyObject, in parts, and to quarantine, where the copy gets other metadata: then everything has to be said again.
+    let infected = samples::tar_gz("eicar", &eicar());
+    for (body, parts_above, status) in [
+        (samples::noise(100), "5000000000", "CLEAN"),
+        (samples::noise(12_000_000), "6000000", "CLEAN"),
+        (infected, "5000000000", "INFECTED"),
+    ] {
         let aws = Aws::new().await;
-        let body = samples::noise(size);
+        let place = if status == "CLEAN" { &aws.clean } else { &aws.quarantine };
+        let expires = DateTime::from_secs(2_000_000_000);
         aws.s3
             .put_object()
             .bucket(&aws.uploads)
@@ -209,6 +215,7 @@ async fn a_copy_keeps_all_that_belongs_to_the_object() {
             .content_encoding("identity")
             .content_language("de")
             .cache_control("max-age=7")
+            .expires(expires)
             .metadata("owner", "somebody")
             .storage_class(StorageClass::StandardIa)
             .tagging("team=x")
@@ -217,18 +224,19 @@ async fn a_copy_keeps_all_that_belongs_to_the_object() {
             .unwrap();
         let _service = Service::start(&aws, &[("CLAMGATE_ACTIONS__MULTIPART_COPY_BYTES", parts_above)]).await;
         aws.until_drained().await;
-        let copy = aws.s3.head_object().bucket(&aws.clean).key("k").send().await.unwrap();
+        let copy = aws.s3.head_object().bucket(place).key("k").send().await.unwrap();
         assert_eq!(copy.content_type(), Some("application/x-test"));
         assert_eq!(copy.content_disposition(), Some("attachment; filename=\"a.bin\""));
         assert_eq!(copy.content_encoding(), Some("identity"));
         assert_eq!(copy.content_language(), Some("de"));
         assert_eq!(copy.cache_control(), Some("max-age=7"));
+        assert_eq!(copy.expires_string(), Some("Wed, 18 May 2033 03:33:20 GMT"));
         assert_eq!(copy.metadata().unwrap()["owner"], "somebody");
         assert_eq!(copy.storage_class(), Some(&StorageClass::StandardIa));
-        assert_eq!(copy.e_tag().unwrap().contains('-'), size > 6_000_000, "copied in parts or not");
-        let stored = aws.get(&aws.clean, "k").await.unwrap();
+        assert_eq!(copy.e_tag().unwrap().contains('-'), body.len() > 6_000_000, "copied in parts or not");
+        let stored = aws.get(place, "k").await.unwrap();
         assert_eq!(stored.body, body);
-        assert_eq!((stored.tags["team"].as_str(), stored.status()), ("x", Some("CLEAN")));
+        assert_eq!((stored.tags["team"].as_str(), stored.status()), ("x", Some(status)));
     }
 }
 
@@ -332,6 +340,14 @@ async fn a_destination_that_would_be_scanned_again_is_refused() {
         let log = service.logged("cannot go on");
         assert!(log[0]["error"].as_str().unwrap().contains("would be scanned again"), "{log:?}");
     }
+    // So is the destination of a rule, whatever its template makes of a key.
+    let rules = format!("[{{prefix = 'x/', quarantine_to = 's3://{}/done/{{uuid}}'}}]", aws.quarantine);
+    let settings = [("CLAMGATE_ACTIONS__QUARANTINE_TO", ""), ("CLAMGATE_ACTIONS__RULES", rules.as_str())];
+    let mut service = Service::new(&aws, &settings);
+    service.spawn();
+    assert_eq!(service.until_ended().await.code(), Some(2));
+    let log = service.logged("cannot go on");
+    assert!(log[0]["error"].as_str().unwrap().contains("would be scanned again"), "{log:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,259 @@
+//! What becomes of an object: each verdict, each disposal, with versions and without.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use aws_sdk_s3::primitives::ByteStream;
+use futures_util::FutureExt;
+use serde_json::Value;
+
+use crate::aws::{Aws, Setup};
+use crate::proxy::{Answer, Proxy};
+use crate::samples::{self, EICAR_NAME, eicar};
+use crate::service::{Service, clamgate};
+use crate::wait;
+
+/// One rule a disposal; the place in quarantine is made by a template.
+const RULES: &str = r#"[
+    {prefix = "promote/", suspicious = "promote", unscannable = "promote"},
+    {prefix = "quarantine/", suspicious = "quarantine", unscannable = "quarantine"},
+    {prefix = "delete/", infected = "delete", suspicious = "delete", unscannable = "delete"},
+    {prefix = "replace/", infected = "replace", suspicious = "replace", unscannable = "replace"},
+    {prefix = "leave/", clean = "leave", infected = "leave", suspicious = "leave", unscannable = "leave"},
+]"#;
+
+const PLACEHOLDER: &str = "removed";
+
+/// The disposal and the verdict; where the object is then; its metadata; versions left where it was uploaded; what the report says.
+///
+/// Metadata: `untouched` is what the uploader wrote, forged notes included; `own` is the same without these; `noted` has true notes instead;
+/// `notes` is nothing else than notes. `CLEAN` is never anything but promoted or left, `INFECTED` is never promoted.
+const OUTCOMES: [(&str, &str, &str, &str, usize, &str); 21] = [
+    ("promote", "CLEAN", "clean", "own", 0, "promote done"),
+    ("promote", "SUSPICIOUS", "clean", "own", 0, "promote done"),
+    ("promote", "UNSCANNABLE", "clean", "own", 0, "promote done"),
+    ("promote", "FAILED", "uploads", "untouched", 1, "tag done"),
+    ("quarantine", "INFECTED", "quarantine", "noted", 0, "quarantine done"),
+    ("quarantine", "SUSPICIOUS", "quarantine", "noted", 0, "quarantine done"),
+    ("quarantine", "UNSCANNABLE", "quarantine", "noted", 0, "quarantine done"),
+    ("quarantine", "FAILED", "uploads", "untouched", 1, "tag done"),
+    ("delete", "INFECTED", "nowhere", "", 0, "tag done, delete follows"),
+    ("delete", "SUSPICIOUS", "nowhere", "", 0, "tag done, delete follows"),
+    ("delete", "UNSCANNABLE", "nowhere", "", 0, "tag done, delete follows"),
+    ("delete", "FAILED", "uploads", "untouched", 1, "tag done"),
+    ("replace", "INFECTED", "placeholder", "notes", 1, "tag done, replace follows"),
+    ("replace", "SUSPICIOUS", "placeholder", "notes", 1, "tag done, replace follows"),
+    ("replace", "UNSCANNABLE", "placeholder", "notes", 1, "tag done, replace follows"),
+    ("replace", "FAILED", "uploads", "untouched", 1, "tag done"),
+    ("leave", "CLEAN", "uploads", "untouched", 1, "tag done"),
+    ("leave", "INFECTED", "uploads", "untouched", 1, "tag done"),
+    ("leave", "SUSPICIOUS", "uploads", "untouched", 1, "tag done"),
+    ("leave", "UNSCANNABLE", "uploads", "untouched", 1, "tag done"),
+    ("leave", "FAILED", "uploads", "untouched", 1, "tag done"),
+];
+
+/// A content with each verdict, and the detail in tags and notes. `FAILED` is what cannot be fetched.
+fn content(status: &str) -> (Vec<u8>, Option<&'static str>) {
+    static ZIP: OnceLock<Vec<u8>> = OnceLock::new();
+    match status {
+        "INFECTED" => (eicar(), Some(EICAR_NAME)),
+        "SUSPICIOUS" => (b"a dubious tool".to_vec(), Some("PUA.Tool.UNOFFICIAL")),
+        // Encrypted in another way each time.
+        "UNSCANNABLE" => (ZIP.get_or_init(|| samples::encrypted_zip("salaries", b"x")).clone(), Some("ENCRYPTED")),
+        _ => (b"harmless".to_vec(), None),
+    }
+}
+
+#[tokio::test]
+async fn each_object_ends_in_its_place_with_versions() {
+    each_object_ends_in_its_place(true).await;
+}
+
+#[tokio::test]
+async fn each_object_ends_in_its_place_without_versions() {
+    each_object_ends_in_its_place(false).await;
+}
+
+async fn each_object_ends_in_its_place(versioned: bool) {
+    let aws = Aws::with(Setup { versioned, receives: 2 }).await;
+    let proxy = Proxy::start(|call| {
+        let is_denied = call.operation == "GetObject" && call.key.ends_with("FAILED");
+        async move { if is_denied { Answer::Deny } else { Answer::Forward } }.boxed()
+    })
+    .await;
+    let settings = [
+        ("AWS_ENDPOINT_URL_S3", proxy.url.as_str()),
+        ("CLAMGATE_ACTIONS__QUARANTINE_TO", &format!("s3://{}/{{bucket}}/{{key}}", aws.quarantine)),
+        ("CLAMGATE_ACTIONS__PLACEHOLDER", PLACEHOLDER),
+        ("CLAMGATE_ACTIONS__PLACEHOLDER_CONTENT_TYPE", "text/x-removed"),
+        ("CLAMGATE_ACTIONS__RULES", RULES),
+        ("CLAMGATE_DEFINITIONS__PUA", "true"),
+    ];
+    let mut service = Service::new(&aws, &settings);
+    let hex: String = b"a dubious tool".iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(service.database("own.ndb"), format!("PUA.Tool:0:*:{hex}\n")).unwrap();
+    for (disposal, status, ..) in OUTCOMES {
+        let put = aws.s3.put_object().bucket(&aws.uploads).key(format!("{disposal}/{status}"));
+        let put = put.body(ByteStream::from(content(status).0)).content_type("text/x-own").tagging("team=x");
+        put.metadata("owner", "somebody").metadata("clamgate-source", "s3://forged/k").send().await.unwrap();
+    }
+    service.spawn();
+    service.until_ready().await;
+    let reports = aws.reports(OUTCOMES.len()).await;
+    let failed = OUTCOMES.iter().filter(|outcome| outcome.1 == "FAILED").count();
+    wait::until("everything done or given up", || async {
+        let dead = usize::try_from(aws.depth(&aws.dead_letters).await.0).unwrap();
+        (aws.depth(&aws.queue).await == (0, 0) && dead == failed).then_some(())
+    })
+    .await;
+    // The placeholders' own events.
+    service.until_logged("object skipped", 3).await;
+    assert_eq!(aws.depth(&aws.results).await, (0, 0), "a placeholder was reported");
+
+    let mut wrong = Vec::new();
+    for (disposal, status, place, metadata, versions, actions) in OUTCOMES {
+        let key = format!("{disposal}/{status}");
+        let report = reports.iter().find(|report| report["target"]["key"] == *key).unwrap();
+        let expected = Outcome::expected(&aws, report, place, metadata, versions, actions);
+        let found = Outcome::found(&aws, report, place).await;
+        if found != expected {
+            wrong.push(format!("{key}: expected {expected:#?}\nfound {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_configurations_of_the_page_are_valid() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ways-out/objects.md")).unwrap();
+    let blocks: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), block).unwrap();
+        let output = clamgate().args(["check-config", "--config"]).arg(file.path()).output().unwrap();
+        assert!(output.status.success(), "{block}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Everything about an object that matters afterwards.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    status: String,
+    /// What the report says.
+    actions: String,
+    /// Where keys of this name are.
+    places: Vec<String>,
+    /// Versions and delete markers where it was uploaded, and versions at its destination.
+    versions: (usize, usize, usize),
+    body: Option<String>,
+    content_type: Option<String>,
+    tags: BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+impl Outcome {
+    fn expected(aws: &Aws, report: &Value, place: &str, metadata: &str, versions: usize, actions: &str) -> Self {
+        let text = |field: &Value| field.as_str().unwrap().to_owned();
+        let target = &report["target"];
+        let (key, scan_id, scanned_at) = (text(&target["key"]), text(&report["scan_id"]), text(&report["scanned_at"]));
+        let status = key.rsplit('/').next().unwrap().to_owned();
+        let (body, detail) = content(&status);
+        let definitions = format!("0 {}", &text(&report["definitions"]["fingerprint"])[..16]);
+
+        let mut tags = map(&[("team", "x"), ("clamgate-status", &status), ("clamgate-scan-id", &scan_id)]);
+        tags.extend(detail.map(|detail| ("clamgate-detail".to_owned(), detail.to_owned())));
+        if status != "FAILED" {
+            tags.insert("clamgate-definitions".to_owned(), definitions);
+        }
+        let mut notes =
+            map(&[("clamgate-status", &status), ("clamgate-scan-id", &scan_id), ("clamgate-scanned-at", &scanned_at)]);
+        notes.extend(detail.map(|detail| ("clamgate-detail".to_owned(), detail.to_owned())));
+        let source = format!("s3://{}/{key}", aws.uploads);
+        let source = match target["version_id"].as_str() {
+            Some(version) => format!("{source}?versionId={}", version.replace('-', "%2D").replace('_', "%5F")),
+            None => source,
+        };
+        let own = map(&[("owner", "somebody")]);
+        let metadata = match metadata {
+            "untouched" => map(&[("owner", "somebody"), ("clamgate-source", "s3://forged/k")]),
+            "own" => own,
+            "noted" => own.into_iter().chain(notes).chain(map(&[("clamgate-source", &source)])).collect(),
+            "notes" => notes,
+            _ => BTreeMap::new(),
+        };
+        let is_moved = matches!(place, "clean" | "quarantine");
+        let (places, body, content_type) = match place {
+            "nowhere" => (vec![], None, None),
+            "placeholder" => (vec!["uploads"], Some(PLACEHOLDER.to_owned()), Some("text/x-removed")),
+            place => (vec![place], Some(String::from_utf8_lossy(&body).into_owned()), Some("text/x-own")),
+        };
+        if place == "nowhere" {
+            tags.clear();
+        }
+        Self {
+            status,
+            actions: actions.to_owned(),
+            places: places.into_iter().map(str::to_owned).collect(),
+            versions: (versions, 0, usize::from(is_moved)),
+            body,
+            content_type: content_type.map(str::to_owned),
+            tags,
+            metadata,
+        }
+    }
+
+    async fn found(aws: &Aws, report: &Value, place: &str) -> Self {
+        let key = report["target"]["key"].as_str().unwrap();
+        let in_quarantine = format!("{}/{key}", aws.uploads);
+        let mut places = Vec::new();
+        for (name, bucket, key) in
+            [("uploads", &aws.uploads, key), ("clean", &aws.clean, key), ("quarantine", &aws.quarantine, &in_quarantine)]
+        {
+            if aws.get(bucket, key).await.is_some() {
+                places.push(name.to_owned());
+            }
+        }
+        let (bucket, place_key) = match place {
+            "clean" => (&aws.clean, key),
+            "quarantine" => (&aws.quarantine, in_quarantine.as_str()),
+            _ => (&aws.uploads, key),
+        };
+        let (left, markers) = versions(aws, &aws.uploads, key).await;
+        let copies = if bucket == &aws.uploads { 0 } else { versions(aws, bucket, place_key).await.0 };
+        let head = aws.s3.head_object().bucket(bucket).key(place_key).send().await.ok();
+        let stored = aws.get(bucket, place_key).await;
+        let mut tags = stored.as_ref().map(|stored| stored.tags.clone()).unwrap_or_default();
+        // Only what was copied from a bucket with versions has it.
+        if tags.remove("clamgate-sequencer").is_some() {
+            assert!(copies == 1 && report["target"]["version_id"].is_string(), "{key}");
+        }
+        let actions = report["actions"].as_array().unwrap().iter();
+        let actions =
+            actions.map(|action| format!("{} {}", action["action"].as_str().unwrap(), action["outcome"].as_str().unwrap()));
+        Self {
+            status: report["status"].as_str().unwrap().to_owned(),
+            actions: actions.collect::<Vec<_>>().join(", "),
+            places,
+            versions: (left, markers, copies),
+            body: stored.map(|stored| String::from_utf8_lossy(&stored.body).into_owned()),
+            content_type: head.as_ref().and_then(|head| head.content_type().map(str::to_owned)),
+            tags,
+            metadata: head.and_then(|head| head.metadata).unwrap_or_default().into_iter().collect(),
+        }
+    }
+}
+
+/// How many versions and delete markers a key has; without versions, whether it is there.
+pub async fn versions(aws: &Aws, bucket: &str, key: &str) -> (usize, usize) {
+    let listed = aws.s3.list_object_versions().bucket(bucket).prefix(key).send().await.unwrap();
+    let versions = listed.versions().iter().filter(|version| version.key() == Some(key)).count();
+    let markers = listed.delete_markers().iter().filter(|marker| marker.key() == Some(key)).count();
+    (versions, markers)
+}

@@ -1,0 +1,135 @@
+//! A proxy before the local S3, which can do something, or refuse, at any call.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderMap;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use percent_encoding::percent_decode_str;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::aws;
+
+/// One call that the service makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// S3's name of the operation, for those on objects.
+    pub operation: &'static str,
+    pub bucket: String,
+    pub key: String,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// S3 gets it.
+    Forward,
+    /// `AccessDenied`
+    Deny,
+    /// `InternalError`
+    Fail,
+}
+
+type Hook = dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync;
+
+/// A proxy that runs until it is dropped.
+pub struct Proxy {
+    pub url: String,
+    calls: Arc<Mutex<Vec<Call>>>,
+    server: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A proxy that asks `hook` what becomes of each call; the hook can also do something before.
+    pub async fn start(hook: impl Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let relay = Arc::new(Relay { client, hook: Box::new(hook), calls: Arc::clone(&calls) });
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let relay = Arc::clone(&relay);
+                let service = service_fn(move |request| {
+                    let relay = Arc::clone(&relay);
+                    async move { Ok::<_, std::convert::Infallible>(relay.answer(request).await) }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self { url, calls, server }
+    }
+
+    /// How often an operation was called on keys that end like this.
+    pub fn count(&self, operation: &str, key_end: &str) -> usize {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|call| call.operation == operation && call.key.ends_with(key_end)).count()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+struct Relay {
+    client: Client<HttpConnector, Full<Bytes>>,
+    hook: Box<Hook>,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Relay {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let call = call(request.method(), request.uri(), request.headers());
+        self.calls.lock().unwrap().push(call.clone());
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let error = |status, code| {
+            let text = format!("<Error><Code>{code}</Code><Message>by the test</Message></Error>");
+            // The answer to a HEAD has no body.
+            let text = if parts.method == Method::HEAD { String::new() } else { text };
+            Response::builder().status(status).body(Full::from(text)).unwrap()
+        };
+        match (self.hook)(call).await {
+            Answer::Deny => return error(403, "AccessDenied"),
+            Answer::Fail => return error(500, "InternalError"),
+            Answer::Forward => {}
+        }
+        let path = parts.uri.path_and_query().unwrap().as_str();
+        let mut forwarded = Request::new(Full::from(body));
+        *forwarded.method_mut() = parts.method;
+        *forwarded.uri_mut() = format!("{}{path}", aws::environment()[0].1).parse().unwrap();
+        *forwarded.headers_mut() = parts.headers;
+        let (parts, body) = self.client.request(forwarded).await.unwrap().into_parts();
+        Response::from_parts(parts, Full::from(body.collect().await.unwrap().to_bytes()))
+    }
+}
+
+fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
+    let path = uri.path().trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let is_tagging = uri.query().is_some_and(|query| query.split('&').any(|field| matches!(field, "tagging" | "tagging=")));
+    let operation = match method.as_str() {
+        _ if key.is_empty() => "",
+        "GET" if is_tagging => "GetObjectTagging",
+        "PUT" if is_tagging => "PutObjectTagging",
+        "GET" => "GetObject",
+        "HEAD" => "HeadObject",
+        "PUT" if headers.contains_key("x-amz-copy-source") => "CopyObject",
+        "PUT" => "PutObject",
+        "DELETE" => "DeleteObject",
+        _ => "",
+    };
+    let key = percent_decode_str(key).decode_utf8().unwrap().into_owned();
+    Call { operation, bucket: bucket.to_owned(), key }
+}
