@@ -16,10 +16,7 @@ pub use policy::{Kind, Move, Plan, plan};
 pub(crate) use tag::Pairs as Tags;
 
 use crate::config::{ActionsConfig, Location};
-use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
-
-/// The longest key that S3 takes, in bytes.
-const LONGEST_KEY: usize = 1024;
+use crate::s3::{self, LONGEST_KEY, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
 /// Carries out what the policy says.
 #[derive(Debug, Clone)]
@@ -128,8 +125,9 @@ impl Actions {
     /// # Errors
     ///
     /// [`ActionError::Loop`] if one would, [`ActionError::Unchecked`] if that cannot be found out.
-    pub async fn check_destinations(&self, queue_arn: &str, other: Option<&Location>) -> Result<(), ActionError> {
-        for destination in [self.config.promote_to.as_ref(), self.config.quarantine_to.as_ref(), other].into_iter().flatten() {
+    pub async fn check_destinations(&self, queue_arn: &str, others: &[Location]) -> Result<(), ActionError> {
+        let own = [&self.config.promote_to, &self.config.quarantine_to];
+        for destination in own.into_iter().flatten().chain(others) {
             destinations::check(&self.client, destination, queue_arn).await?;
         }
         Ok(())

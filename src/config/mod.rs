@@ -11,6 +11,8 @@ mod load;
 mod location;
 mod report;
 mod secret;
+mod sinks;
+mod template;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +27,8 @@ pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
 pub use report::{ReportConfig, SinkConfig, SinkKind, SqsSinkConfig};
 pub use secret::Secret;
+pub use sinks::{EventBridgeForm, EventBridgeSinkConfig, ObjectSinkConfig, SnsForm, SnsSinkConfig};
+pub use template::Template;
 
 use crate::engine::{Limits, is_detection};
 

@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Needs, Notice, Sink, SinkError, SqsSink};
+use super::{EventBridgeSink, Needs, Notice, ObjectSink, Sink, SinkError, SnsSink, SqsSink};
 use crate::aws;
 use crate::backoff::backoff;
 use crate::config::{ReportConfig, SinkConfig, SinkKind};
@@ -51,6 +51,25 @@ impl Sinks {
         needs.fold(Needs::default(), |all, one| Needs { headers: all.headers || one.headers, tags: all.tags || one.tags })
     }
 
+    /// Looks whether they can be used, at the start. What cannot be told is only logged, and so is a sink that is not required.
+    ///
+    /// # Errors
+    ///
+    /// The first required sink's [`SinkError`] that certainly cannot be used.
+    pub async fn check(&self) -> Result<(), SinkError> {
+        let checked = join_all(self.0.iter().map(|sink| async move { (sink, sink.check().await) })).await;
+        for (sink, outcome) in checked {
+            match outcome {
+                Ok(()) => {}
+                Err(error) if sink.required && !error.can_retry => return Err(error),
+                Err(error) => {
+                    tracing::warn!(sink = error.sink, error = error.message, "cannot tell whether a sink can be used")
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Tells everybody, at the same time, and returns when each has been told or given up. `on_wait` is called when somebody does not
     /// take the report at once, so that this can last.
     ///
@@ -88,12 +107,21 @@ impl Configured {
         self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status))
     }
 
+    async fn check(&self) -> Result<(), SinkError> {
+        let checked = timeout(self.timeout, self.sink.check()).await;
+        checked.unwrap_or_else(|_| Err(self.late())).map_err(|error| SinkError { sink: self.name.clone(), ..error })
+    }
+
+    fn late(&self) -> SinkError {
+        SinkError::transient(format!("no answer in {} seconds", self.timeout.as_secs()))
+    }
+
     /// Attempts until one succeeds, or the time is over.
     async fn tell(&self, notice: &Notice<'_>, on_wait: &(dyn Fn() + Sync)) -> Result<(), SinkError> {
         let until = Instant::now() + self.retry_for;
         for attempt in 1.. {
-            let late = |_| Err(SinkError::transient(format!("no answer in {} seconds", self.timeout.as_secs())));
-            let Err(error) = timeout(self.timeout, self.sink.deliver(notice)).await.unwrap_or_else(late) else { break };
+            let delivered = timeout(self.timeout, self.sink.deliver(notice)).await;
+            let Err(error) = delivered.unwrap_or_else(|_| Err(self.late())) else { break };
             let error = SinkError { sink: self.name.clone(), ..error };
             let pause = backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE);
             if !error.can_retry || Instant::now() + pause > until {
@@ -109,6 +137,9 @@ impl Configured {
 
 fn sink(kind: SinkKind<'_>, sdk: &SdkConfig) -> Box<dyn Sink> {
     match kind {
+        SinkKind::EventBridge(config) => Box::new(EventBridgeSink::new(aws_sdk_eventbridge::Client::new(sdk), config.clone())),
+        SinkKind::S3(config) => Box::new(ObjectSink::new(aws::s3(sdk), config.clone())),
+        SinkKind::Sns(config) => Box::new(SnsSink::new(aws_sdk_sns::Client::new(sdk), config.clone())),
         SinkKind::Sqs(config) => Box::new(SqsSink::new(aws::sqs(sdk), config.queue_url.clone())),
     }
 }

@@ -1,18 +1,26 @@
 //! What is told about a scan: one JSON for every outlet, `clamgate.scan/1`, and the sinks that take it.
 
+mod answer;
 mod delivery;
+mod event_bridge;
+mod object;
 mod outbox;
 mod scan_report;
+mod sns;
 mod sqs;
 
 use std::collections::BTreeMap;
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use time::OffsetDateTime;
 
 pub use delivery::Sinks;
+pub use event_bridge::EventBridgeSink;
+pub use object::ObjectSink;
 pub use outbox::Outbox;
 pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
+pub use sns::SnsSink;
 pub use sqs::SqsSink;
 
 /// Somebody who is told of scans.
@@ -30,6 +38,15 @@ pub trait Sink: Send + Sync {
     /// What it must know about the object beside the report. Asking S3 costs time.
     fn needs(&self) -> Needs {
         Needs::default()
+    }
+
+    /// Looks whether it can be used, once at the start.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`]: permanent when it certainly cannot, such as a topic that does not exist; transient when that cannot be told.
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkError>> {
+        ready(Ok(())).boxed()
     }
 }
 
