@@ -89,11 +89,12 @@ impl Redrive {
             if room == 0 {
                 return Ok(progress);
             }
-            let messages = tokio::select! {
-                messages = self.receive(room) => messages?,
-                // What was on its way comes back when it is visible again.
-                () = stop.cancelled() => break,
-            };
+            let messages = self.receive(room).await?;
+            if stop.is_cancelled() {
+                let receipts: Vec<String> = messages.into_iter().filter_map(|message| message.receipt_handle).collect();
+                show_again(&source, &receipts).await;
+                break;
+            }
             if messages.is_empty() {
                 return Ok(progress);
             }

@@ -7,6 +7,7 @@ use aws_sdk_sns::types::MessageAttributeValue;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
@@ -15,7 +16,6 @@ use super::{Notice, ScanReport, Sink, SinkError, Target, outbox};
 use crate::aws;
 use crate::config::{SnsForm, SnsSinkConfig};
 use crate::engine::{Status, hex};
-use sha2::{Digest, Sha256};
 
 /// The most bytes of a message, its attributes included (<https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>).
 const MOST_BYTES: usize = 256 * 1024;
@@ -79,13 +79,11 @@ impl Sink for SnsSink {
 
 impl Message {
     fn new(form: SnsForm, report: &ScanReport) -> Result<Self, SinkError> {
-        let mut message = match form {
+        let message = match form {
             SnsForm::Clamgate => clamgate(report)?,
             SnsForm::BucketAntivirusFunction => bucket_antivirus_function(report)?,
             SnsForm::AwsS3Virusscan => aws_s3_virusscan(report),
         };
-        // SNS refuses an empty value.
-        message.attributes.retain(|_, value| !value.is_empty());
         let bytes = message.text.len() + message.attribute_bytes();
         if bytes > MOST_BYTES { Err(too_long(bytes, MOST_BYTES)) } else { Ok(message) }
     }
@@ -102,7 +100,7 @@ fn clamgate(report: &ScanReport) -> Result<Message, SinkError> {
     attributes.insert("reason", report.reason.map(|reason| reason.to_string()).unwrap_or_default());
     let moved = report.actions.iter().rev().find(|action| matches!(action.outcome.as_ref(), "done" | "follows"));
     attributes.insert("action", moved.map_or("none", |action| action.action.as_ref()).to_owned());
-    let mut message = Message { text: String::new(), subject: None, attributes };
+    let mut message = Message { text: String::new(), subject: None, attributes: without_empty(attributes) };
     message.text = json_within(report, MOST_BYTES - message.attribute_bytes())?;
     Ok(message)
 }
@@ -163,7 +161,13 @@ fn aws_s3_virusscan(report: &ScanReport) -> Message {
     attributes.insert("action", action.to_owned());
     let subject = format!("s3-virusscan s3://{bucket}");
     let fits = subject.len() <= LONGEST_SUBJECT && subject.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-    Message { text: aws::sqs_plain_text(&text), subject: fits.then_some(subject), attributes }
+    Message { text: aws::sqs_plain_text(&text), subject: fits.then_some(subject), attributes: without_empty(attributes) }
+}
+
+/// SNS refuses an empty value.
+fn without_empty(mut attributes: BTreeMap<&'static str, String>) -> BTreeMap<&'static str, String> {
+    attributes.retain(|_, value| !value.is_empty());
+    attributes
 }
 
 /// Bucket, key and version.

@@ -1,4 +1,4 @@
-//! A door in front of a server: connections wait in front of it until it is opened.
+//! A door in front of a server: until it is opened, connections wait in front of it, and end then.
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -22,7 +22,10 @@ impl Gate {
                 knock.send_modify(|knocks| *knocks += 1);
                 let (server, mut is_open) = (server.clone(), is_open.clone());
                 tokio::spawn(async move {
-                    is_open.wait_for(|&open| open).await.ok()?;
+                    if !*is_open.borrow() {
+                        // Nothing that was said before gets through: nobody waits for the answer any more.
+                        return is_open.wait_for(|&open| open).await.ok().map(|_| (0, 0));
+                    }
                     let mut server = TcpStream::connect(server).await.ok()?;
                     tokio::io::copy_bidirectional(&mut client, &mut server).await.ok()
                 });

@@ -1,5 +1,8 @@
 //! Reports to SNS, EventBridge and objects in S3.
 
+use std::fs;
+use std::path::Path;
+
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_eventbridge::types::Target;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
@@ -349,6 +352,9 @@ async fn what_is_not_required_is_given_up_and_counted() {
     let settings = [
         ("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", topic.as_str()),
         ("CLAMGATE_REPORT__SINKS__TOPIC__REQUIRED", "false"),
+        // PutEvents succeeds, its entry does not.
+        ("CLAMGATE_REPORT__SINKS__BUS__EVENT_BRIDGE__BUS", "arn:aws:events:us-east-1:111122223333:event-bus/theirs"),
+        ("CLAMGATE_REPORT__SINKS__BUS__REQUIRED", "false"),
         ("CLAMGATE_REPORT__SINKS__FILES__S3__TO", "s3://no-such-bucket-at-all/{key}"),
         ("CLAMGATE_REPORT__SINKS__FILES__REQUIRED", "false"),
         ("CLAMGATE_HTTP__ENABLED", "true"),
@@ -358,14 +364,18 @@ async fn what_is_not_required_is_given_up_and_counted() {
     aws.s3.create_bucket().bucket("no-such-bucket-at-all").send().await.unwrap();
     let service = Service::start(&aws, &[&settings[..], &IN_PLACE].concat()).await;
     aws.s3.delete_bucket().bucket("no-such-bucket-at-all").send().await.unwrap();
-    assert_eq!(service.logged("cannot tell whether a sink can be used").len(), 1);
+    assert_eq!(service.logged("cannot tell whether a sink can be used").len(), 2);
     aws.upload("k", eicar()).await;
     aws.until_drained().await;
     assert_eq!(aws.reports(1).await.len(), 1);
-    let lost = service.until_logged("report not delivered", 2).await;
-    assert!(lost.iter().any(|line| line["error"].as_str().unwrap().contains("Publish: NotFound")), "{lost:?}");
+    let lost = service.until_logged("report not delivered", 3).await;
+    for expected in
+        ["Publish: NotFound", "PutEvents: ResourceNotFound", "PutObject of s3://no-such-bucket-at-all/k: NoSuchBucket"]
+    {
+        assert!(lost.iter().any(|line| line["error"].as_str().unwrap().starts_with(expected)), "{expected}: {lost:?}");
+    }
     let metrics = curl(&[&format!("http://{}/metrics", service.http_address().await)]).await;
-    for sink in ["topic", "files"] {
+    for sink in ["topic", "bus", "files"] {
         let line = format!("clamgate_reports_lost_total{{sink=\"{sink}\"}} 1");
         assert!(metrics.text().lines().any(|found| found == line), "{line} in\n{}", metrics.text());
     }
@@ -432,4 +442,26 @@ async fn what_certainly_cannot_work_is_refused_at_the_start() {
         let said = service.logged("cannot go on").pop().map(|line| line["error"].to_string()).unwrap_or_default();
         assert!(ended.code() == Some(2) && said.contains(expected), "{ended} {said}, not {expected}");
     }
+}
+
+#[test]
+fn the_examples_of_the_page_can_be_used() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ways-out/aws.md");
+    let text = fs::read_to_string(page).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for block in text.split("```").skip(1).step_by(2) {
+        let (language, code) = block.split_once('\n').unwrap();
+        match language {
+            "toml" => {
+                let file = dir.path().join("clamgate.toml");
+                fs::write(&file, code).unwrap();
+                let config = clamgate::config::load(Some(&file), std::iter::empty(), Vec::new()).unwrap();
+                seen += config.report.sinks.len();
+            }
+            "json" => drop(serde_json::from_str::<Value>(code).unwrap_or_else(|error| panic!("{error}: {code}"))),
+            other => assert_eq!(other, "sh"),
+        }
+    }
+    assert_eq!(seen, 5);
 }
