@@ -1,8 +1,8 @@
 //! Moves dead letters back to the queue that they came from.
 //!
-//! Each is deleted only after it was sent: an interruption or a crash can double a message, which changes nothing, and never loses one.
-//! Any number of messages takes the memory of one batch. What was sent after the move began is left alone: a message that fails again at
-//! once must not go round for ever.
+//! Each is deleted only after it was sent: an interruption or a crash can double a message, which changes nothing, and never
+//! loses one. Any number of messages takes the memory of one batch. What was sent after the move began is left alone: a message
+//! that fails again at once must not go round for ever.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -31,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(1);
 /// How often one request is tried.
 const ATTEMPTS: u32 = 5;
 
-/// How many dead letters [`look`] shows at most: it hides all of them from others meanwhile.
+/// How many dead letters [`Redrive::look`] shows at most: it hides all of them from others meanwhile.
 pub const MOST_SHOWN: u64 = 1000;
 
 /// A queue of dead letters, and the one that they are moved to.
@@ -282,8 +282,8 @@ async fn pause(attempt: u32) {
     tokio::time::sleep(backoff(Duration::from_millis(200), attempt, Duration::from_secs(5))).await;
 }
 
-/// A new id: within five minutes of the message's first sending, a queue takes its own for a duplicate and drops it. It is always the
-/// same for one dead letter, so that a second sending of that is dropped.
+/// A new id: within five minutes of the message's first sending, a queue takes its own for a duplicate and drops it. It is
+/// always the same for one dead letter, so that a second sending of that is dropped.
 fn deduplication_id(message: &Message) -> String {
     let own = attribute(message, &MessageSystemAttributeName::MessageDeduplicationId).unwrap_or_default();
     let sent = attribute(message, &MessageSystemAttributeName::SentTimestamp).unwrap_or_default();

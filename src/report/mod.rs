@@ -44,7 +44,8 @@ pub trait Sink: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`SinkError`]: permanent when it certainly cannot, such as a topic that does not exist; transient when that cannot be told.
+    /// [`SinkError`]: permanent when it certainly cannot, such as a topic that does not exist; transient when that cannot be
+    /// told.
     fn check(&self) -> BoxFuture<'_, Result<(), SinkError>> {
         ready(Ok(())).boxed()
     }

@@ -107,8 +107,8 @@ fn clamgate(report: &ScanReport) -> Result<Message, SinkError> {
 
 const TIMESTAMP: &[BorrowedFormatItem<'_>] = format_description!("[year]/[month]/[day] [hour]:[minute]:[second] UTC");
 
-/// As in `sns_scan_results` of <https://github.com/bluesentry/bucket-antivirus-function/blob/master/scan.py>. It knows clean and infected
-/// only: whatever is not clean must not be taken for it.
+/// As in `sns_scan_results` of <https://github.com/bluesentry/bucket-antivirus-function/blob/master/scan.py>. It knows clean and
+/// infected only: whatever is not clean must not be taken for it.
 fn bucket_antivirus_function(report: &ScanReport) -> Result<Message, SinkError> {
     #[derive(Serialize)]
     #[serde(rename_all = "kebab-case")]
@@ -135,8 +135,8 @@ fn bucket_antivirus_function(report: &ScanReport) -> Result<Message, SinkError> 
     Ok(Message { text: aws::sqs_text(&text), subject: None, attributes: BTreeMap::new() })
 }
 
-/// As in `publish_notification` of the worker in <https://github.com/widdix/aws-s3-virusscan/blob/master/template.yaml>. What could not be
-/// scanned has its status for that, `no`.
+/// As in `publish_notification` of the worker in <https://github.com/widdix/aws-s3-virusscan/blob/master/template.yaml>. What
+/// could not be scanned has its status for that, `no`.
 fn aws_s3_virusscan(report: &ScanReport) -> Message {
     let (bucket, key, version) = object(&report.target);
     let status = match report.status {
