@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName};
@@ -26,7 +27,8 @@ fn shown(output: &Output) -> (Option<i32>, String, String) {
 /// Without keeping others on this thread from their work.
 async fn run(aws: &Aws, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = tokio::process::Command::from(redrive(aws, arguments));
-    shown(&command.output().await.unwrap())
+    let ended = tokio::time::timeout(Duration::from_secs(180), command.kill_on_drop(true).output()).await;
+    shown(&ended.expect("it goes on for ever").unwrap())
 }
 
 fn job(key: &str) -> String {
