@@ -36,6 +36,20 @@ pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::from_conf(config.stalled_stream_protection(StalledStreamProtectionConfig::disabled()).build())
 }
 
+/// Text in characters that SQS takes: the others as `\\u0001`. SNS passes messages and their attributes on to queues.
+#[must_use]
+pub fn sqs_plain_text(text: &str) -> String {
+    let is_taken = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    text.chars().fold(String::with_capacity(text.len()), |mut taken, c| {
+        if is_taken(c) {
+            taken.push(c);
+        } else {
+            taken.push_str(&format!("\\u{:04x}", u32::from(c)));
+        }
+        taken
+    })
+}
+
 /// JSON in characters that SQS takes
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>): of those that JSON need not escape, it
 /// refuses two.

@@ -33,6 +33,7 @@
 //! | `service` | what all ways into the service share |
 //! | `http`, `clamd` | the HTTP API, and clamd's protocol |
 //! | `enqueue` | puts objects that exist already on the queue |
+//! | `redrive` | moves dead letters back to the queue |
 //! | `definitions` | runs freshclam, watches the database, reloads |
 //! | `cli` | one subcommand a file |
 //!
@@ -80,6 +81,8 @@ pub mod pipeline;
 pub mod queue;
 #[cfg(feature = "service")]
 pub mod readiness;
+#[cfg(feature = "service")]
+pub mod redrive;
 #[cfg(feature = "service")]
 pub mod report;
 #[cfg(feature = "service")]

@@ -14,6 +14,9 @@ use time::OffsetDateTime;
 
 use crate::key::{self, NULL_VERSION};
 
+/// The longest key that S3 takes, in bytes.
+pub const LONGEST_KEY: usize = 1024;
+
 /// One state of one object: a version, or, in a bucket without versions, the content with one ETag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectId {

@@ -21,10 +21,7 @@ pub use policy::{Fate, Kind, Move, Plan, plan};
 pub(crate) use tag::Pairs as Tags;
 
 use crate::config::{ActionsConfig, Destination, Location};
-use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
-
-/// The longest key that S3 takes, in bytes.
-const LONGEST_KEY: usize = 1024;
+use crate::s3::{self, LONGEST_KEY, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
 /// Carries out what the policy says.
 #[derive(Debug, Clone)]
@@ -150,8 +147,8 @@ impl Actions {
     /// # Errors
     ///
     /// [`ActionError::Loop`] if one would, [`ActionError::Unchecked`] if that cannot be found out.
-    pub async fn check_destinations(&self, queue_arn: &str, other: Option<&Location>) -> Result<(), ActionError> {
-        for destination in self.config.destinations().map(Destination::root).chain(other.cloned()) {
+    pub async fn check_destinations(&self, queue_arn: &str, others: &[Location]) -> Result<(), ActionError> {
+        for destination in self.config.destinations().map(Destination::root).chain(others.iter().cloned()) {
             destinations::check(&self.client, &destination, queue_arn).await?;
         }
         Ok(())

@@ -132,7 +132,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
+pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::from(FAILED)
 }
@@ -252,7 +252,7 @@ async fn enqueue(request: Request, arguments: &Arguments, queue_url: &str, mut s
 }
 
 /// A token that the first signal cancels. A second one ends the process at once.
-fn stop_on_signal(bar: &ProgressBar) -> Result<CancellationToken> {
+pub(super) fn stop_on_signal(bar: &ProgressBar) -> Result<CancellationToken> {
     let mut terminate = Terminate::new().context("cannot handle signals")?;
     let stop = CancellationToken::new();
     let (stopped, bar) = (stop.clone(), bar.clone());

@@ -3,6 +3,7 @@
 pub mod check_config;
 pub mod enqueue;
 pub mod health;
+pub mod redrive;
 pub mod scan;
 pub mod serve;
 
@@ -68,6 +69,8 @@ pub enum Command {
     Scan(scan::Arguments),
     /// Put objects that exist already on the queue.
     Enqueue(enqueue::Arguments),
+    /// Move dead letters back to the queue.
+    Redrive(redrive::Arguments),
     /// Print the configuration in effect.
     CheckConfig(check_config::Arguments),
     /// Ask the service on this machine whether it is ready.

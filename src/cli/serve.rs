@@ -179,9 +179,6 @@ async fn work(
     if config.definitions.freshclam.enabled {
         tokio::spawn(freshclam(config).run(service.reload.clone(), stop.clone()));
     }
-    if let Some(objects) = parts.objects.clone() {
-        tokio::spawn(async move { objects.sinks.prepare().await });
-    }
     let consuming = queue.zip(parts.objects.clone()).map(|(queue, objects)| consume(config, service, queue, objects, abandon));
     tracing::info!(threads = pool.threads(), max_in_flight = config.max_in_flight(), "serving");
     service.set_parts(parts);
@@ -263,6 +260,7 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
     let sdk = aws::config().await;
     let sqs = aws::sqs(&sdk);
     let objects = objects_of(config, &parts.intake, &sdk);
+    objects.sinks.prepare().await?;
     let mut source = None;
     if let Some(url) = config.queue.url.clone() {
         let queue = SqsQueue::new(sqs.clone(), url, Duration::from_secs(config.queue.wait_secs.into()));
@@ -276,7 +274,7 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
             let reports = reports.with_context(|| format!("cannot use {url}, which reports should go to"))?;
             anyhow::ensure!(reports != arn, "{url}, which reports should go to, is the queue that the events come from");
         }
-        objects.actions.check_destinations(&arn, config.report.outbox.as_ref()).await?;
+        objects.actions.check_destinations(&arn, &config.report.locations()).await?;
         source = Some(Source { queue, most_receives });
     }
     parts.objects = Some(Arc::new(objects));

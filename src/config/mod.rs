@@ -13,6 +13,7 @@ mod location;
 mod report;
 mod secret;
 mod sinks;
+mod template;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +29,8 @@ pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
 pub use report::{ReportConfig, SinkConfig, SinkKind, SqsSinkConfig};
 pub use secret::Secret;
-pub use sinks::PostgresSinkConfig;
+pub use sinks::{EventBridgeForm, EventBridgeSinkConfig, ObjectSinkConfig, PostgresSinkConfig, SnsForm, SnsSinkConfig};
+pub use template::Template;
 
 use crate::engine::{Limits, is_detection};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Location, PostgresSinkConfig};
+use super::{EventBridgeSinkConfig, Location, ObjectSinkConfig, PostgresSinkConfig, SnsSinkConfig};
 use crate::engine::Status;
 
 /// `[report]`
@@ -22,7 +22,7 @@ pub struct ReportConfig {
     pub sinks: BTreeMap<String, SinkConfig>,
 }
 
-/// `[report.sinks.NAME]`: where reports go (one of `postgres`, `sqs`, …), and how much it matters that they arrive.
+/// `[report.sinks.NAME]`: where reports go (one of `event_bridge`, `postgres`, `s3`, …), and how much it matters that they arrive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinkConfig {
@@ -34,8 +34,14 @@ pub struct SinkConfig {
     pub timeout_secs: u64,
     /// How long further attempts are made. After that, a required report goes back to the queue with its message.
     pub retry_for_secs: u64,
+    /// As events on an EventBridge bus.
+    pub event_bridge: Option<EventBridgeSinkConfig>,
     /// As rows of a table in PostgreSQL.
     pub postgres: Option<PostgresSinkConfig>,
+    /// As one object in S3 for each scan.
+    pub s3: Option<ObjectSinkConfig>,
+    /// As messages on an SNS topic.
+    pub sns: Option<SnsSinkConfig>,
     /// As messages on an SQS queue.
     pub sqs: Option<SqsSinkConfig>,
 }
@@ -51,8 +57,14 @@ pub struct SqsSinkConfig {
 /// Where a sink's reports go.
 #[derive(Debug, Clone, Copy)]
 pub enum SinkKind<'config> {
+    /// An EventBridge bus.
+    EventBridge(&'config EventBridgeSinkConfig),
     /// A table in PostgreSQL.
     Postgres(&'config PostgresSinkConfig),
+    /// A place in S3.
+    S3(&'config ObjectSinkConfig),
+    /// An SNS topic.
+    Sns(&'config SnsSinkConfig),
     /// An SQS queue.
     Sqs(&'config SqsSinkConfig),
 }
@@ -68,7 +80,17 @@ impl Default for ReportConfig {
 
 impl Default for SinkConfig {
     fn default() -> Self {
-        Self { required: true, statuses: None, timeout_secs: 10, retry_for_secs: 300, postgres: None, sqs: None }
+        Self {
+            required: true,
+            statuses: None,
+            timeout_secs: 10,
+            retry_for_secs: 300,
+            event_bridge: None,
+            postgres: None,
+            s3: None,
+            sns: None,
+            sqs: None,
+        }
     }
 }
 
@@ -76,9 +98,27 @@ impl SinkConfig {
     /// Where its reports go; `None` unless exactly one place is configured.
     #[must_use]
     pub fn kind(&self) -> Option<SinkKind<'_>> {
-        let kinds = [self.postgres.as_ref().map(SinkKind::Postgres), self.sqs.as_ref().map(SinkKind::Sqs)];
+        let kinds = [
+            self.event_bridge.as_ref().map(SinkKind::EventBridge),
+            self.postgres.as_ref().map(SinkKind::Postgres),
+            self.s3.as_ref().map(SinkKind::S3),
+            self.sns.as_ref().map(SinkKind::Sns),
+            self.sqs.as_ref().map(SinkKind::Sqs),
+        ];
         let mut kinds = kinds.into_iter().flatten();
         kinds.next().filter(|_| kinds.next().is_none())
+    }
+
+    /// What cannot work with the place that is configured, each with the rest of the field's name.
+    fn problems_of_kind(&self) -> Vec<String> {
+        match self.kind() {
+            Some(SinkKind::EventBridge(config)) => config.problems(),
+            Some(SinkKind::Postgres(config)) => config.problems().into_iter().map(|text| format!(".postgres{text}")).collect(),
+            Some(SinkKind::S3(config)) => config.problems(),
+            Some(SinkKind::Sns(config)) => config.problems(),
+            Some(SinkKind::Sqs(_)) => Vec::new(),
+            None => vec![" must have exactly one of: event_bridge, postgres, s3, sns, sqs".to_owned()],
+        }
     }
 }
 
@@ -102,6 +142,13 @@ impl ReportConfig {
             .map(String::as_str)
     }
 
+    /// All places in S3 where reports are written.
+    #[must_use]
+    pub fn locations(&self) -> Vec<Location> {
+        let objects = self.sinks.values().filter_map(|sink| Some(sink.s3.as_ref()?.to.location()));
+        self.outbox.iter().cloned().chain(objects).collect()
+    }
+
     /// What cannot work, one sentence each, with the field's name.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -113,12 +160,7 @@ impl ReportConfig {
             if !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c)) || name.is_empty() {
                 problem(": its name must be made of a-z, 0-9, - and _");
             }
-            if sink.kind().is_none() {
-                problem(" must have exactly one of: postgres, sqs");
-            }
-            for text in sink.postgres.iter().flat_map(PostgresSinkConfig::problems) {
-                problem(&format!(".postgres{text}"));
-            }
+            sink.problems_of_kind().iter().for_each(|text| problem(text));
             if sink.statuses.as_ref().is_some_and(Vec::is_empty) {
                 problem(".statuses is empty: nobody would ever be told");
             }

@@ -5,7 +5,7 @@
 //! objects twice, which changes nothing.
 
 mod batches;
-mod pace;
+pub(crate) mod pace;
 mod selection;
 mod state;
 

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 /// Lets work through at a rate, without catching up on time that was not used.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// The time that one object takes up; `None` for no limit.
     each: Option<Duration>,
     next: Option<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(a_second: Option<NonZeroU32>) -> Self {
+    pub(crate) fn new(a_second: Option<NonZeroU32>) -> Self {
         Self { each: a_second.map(|rate| Duration::from_secs(1) / rate.get()), next: None }
     }
 
     /// When so many objects may be let through, at `now` or later.
-    pub(super) fn reserve(&mut self, objects: usize, now: Instant) -> Instant {
+    pub(crate) fn reserve(&mut self, objects: usize, now: Instant) -> Instant {
         let Some(each) = self.each else { return now };
         let begin = self.next.map_or(now, |next| next.max(now));
         self.next = Some(begin + each * u32::try_from(objects).unwrap_or(u32::MAX));

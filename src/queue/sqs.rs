@@ -50,6 +50,19 @@ impl SqsQueue {
         Ok(policy.and_then(|text| most_receives(&text)))
     }
 
+    /// The ARN of the queue that gets what could not be worked off; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqsQueue::arn`].
+    pub async fn dead_letters(&self) -> Result<Option<String>, QueueError> {
+        let policy = self.attribute(QueueAttributeName::RedrivePolicy).await?;
+        Ok(policy.and_then(|text| {
+            let policy: serde_json::Value = serde_json::from_str(&text).ok()?;
+            policy.get("deadLetterTargetArn")?.as_str().map(str::to_owned)
+        }))
+    }
+
     /// Sends up to [`BATCH`](super::BATCH) messages. The answer has one entry for each, in order.
     ///
     /// # Errors
@@ -153,7 +166,7 @@ fn by_entry<'a>(
 }
 
 impl QueueError {
-    pub(super) fn new<E>(operation: &'static str, error: &SdkError<E>) -> Self
+    pub(crate) fn new<E>(operation: &'static str, error: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {

@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Needs, Notice, PostgresSink, Sink, SinkError, SqsSink};
+use super::{EventBridgeSink, Needs, Notice, ObjectSink, PostgresSink, Sink, SinkError, SnsSink, SqsSink};
 use crate::aws;
 use crate::backoff::backoff;
 use crate::config::{ReportConfig, SinkConfig, SinkKind};
@@ -51,14 +51,21 @@ impl Sinks {
         needs.fold(Needs::default(), |all, one| Needs { headers: all.headers || one.headers, tags: all.tags || one.tags })
     }
 
-    /// Gets all sinks ready, and logs what is wrong with those that are not. They are tried again with each report.
-    pub async fn prepare(&self) {
-        join_all(self.0.iter().map(|sink| async move {
-            if let Err(error) = sink.within(sink.sink.prepare()).await {
-                events::sink_not_ready(&error);
+    /// Gets all sinks ready, at the start. What is wrong with one that is not required, or may end by itself, is only logged.
+    ///
+    /// # Errors
+    ///
+    /// The first required sink's [`SinkError`] that certainly cannot be used.
+    pub async fn prepare(&self) -> Result<(), SinkError> {
+        let prepared = join_all(self.0.iter().map(|sink| async move { (sink, sink.within(sink.sink.prepare()).await) })).await;
+        for (sink, outcome) in prepared {
+            match outcome {
+                Ok(()) => {}
+                Err(error) if sink.required && !error.can_retry => return Err(error),
+                Err(error) => events::sink_not_ready(&error),
             }
-        }))
-        .await;
+        }
+        Ok(())
     }
 
     /// Tells everybody, at the same time, and returns when each has been told or given up. `on_wait` is called when somebody does not
@@ -98,6 +105,11 @@ impl Configured {
         self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status))
     }
 
+    async fn check(&self) -> Result<(), SinkError> {
+        let checked = timeout(self.timeout, self.sink.check()).await;
+        checked.unwrap_or_else(|_| Err(self.late())).map_err(|error| SinkError { sink: self.name.clone(), ..error })
+    }
+
     /// Attempts until one succeeds, or the time is over.
     async fn tell(&self, notice: &Notice<'_>, on_wait: &(dyn Fn() + Sync)) -> Result<(), SinkError> {
         let until = Instant::now() + self.retry_for;
@@ -125,6 +137,9 @@ impl Configured {
 fn sink(kind: SinkKind<'_>, sdk: &SdkConfig) -> Box<dyn Sink> {
     match kind {
         SinkKind::Postgres(config) => Box::new(PostgresSink::new(config.clone())),
+        SinkKind::EventBridge(config) => Box::new(EventBridgeSink::new(aws_sdk_eventbridge::Client::new(sdk), config.clone())),
+        SinkKind::S3(config) => Box::new(ObjectSink::new(aws::s3(sdk), config.clone())),
+        SinkKind::Sns(config) => Box::new(SnsSink::new(aws_sdk_sns::Client::new(sdk), config.clone())),
         SinkKind::Sqs(config) => Box::new(SqsSink::new(aws::sqs(sdk), config.queue_url.clone())),
     }
 }

@@ -1,9 +1,13 @@
 //! What is told about a scan: one JSON for every outlet, `clamgate.scan/1`, and the sinks that take it.
 
+mod answer;
 mod delivery;
+mod event_bridge;
+mod object;
 mod outbox;
 mod postgres;
 mod scan_report;
+mod sns;
 mod sqs;
 
 use std::collections::BTreeMap;
@@ -13,9 +17,12 @@ use futures_util::future::{BoxFuture, ready};
 use time::OffsetDateTime;
 
 pub use delivery::Sinks;
+pub use event_bridge::EventBridgeSink;
+pub use object::ObjectSink;
 pub use outbox::Outbox;
 pub use postgres::{POSTGRES_SCHEMA, PostgresSink};
 pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
+pub use sns::SnsSink;
 pub use sqs::SqsSink;
 
 /// Somebody who is told of scans.
@@ -30,18 +37,19 @@ pub trait Sink: Send + Sync {
     /// [`SinkError`]. The call may also be dropped when it takes too long.
     fn deliver<'a>(&'a self, notice: &'a Notice<'a>) -> BoxFuture<'a, Result<(), SinkError>>;
 
-    /// Gets ready before the first report, to find out early what is wrong. It may fail, and may not be called at all.
-    ///
-    /// # Errors
-    ///
-    /// [`SinkError`]. The call may also be dropped when it takes too long.
-    fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
-        ready(Ok(())).boxed()
-    }
-
     /// What it must know about the object beside the report. Asking S3 costs time.
     fn needs(&self) -> Needs {
         Needs::default()
+    }
+
+    /// Gets ready, or looks whether it can be used, once at the start.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`]: permanent when it certainly cannot, such as a topic that does not exist; transient when that cannot be
+    /// told.
+    fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
+        ready(Ok(())).boxed()
     }
 }
 

@@ -67,7 +67,7 @@ impl Outbox {
 }
 
 /// The same work with the same result has the same name. What a sender added to its job comes back to that sender alone.
-fn name(report: &ScanReport) -> Result<String, SinkError> {
+pub(super) fn name(report: &ScanReport) -> Result<String, SinkError> {
     let work = (&report.scan_id, report.status, &report.trace_id, &report.custom);
     let work = serde_json::to_vec(&work).map_err(|error| SinkError::permanent(error.to_string()))?;
     Ok(hex(&Sha256::digest(work)[..16]))

@@ -131,7 +131,8 @@ impl Sink for PostgresSink {
     }
 
     fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
-        async move { self.pool().await.map(|_| ()) }.boxed()
+        // Whatever is wrong with the database or the account can be mended while the service runs.
+        async move { self.pool().await.map(|_| ()).map_err(|error| SinkError { can_retry: true, ..error }) }.boxed()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Reports as messages on an SQS queue.
 
 use aws_sdk_sqs::Client;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::answer::failed;
 use super::{Notice, Sink, SinkError};
 use crate::aws;
 
@@ -28,7 +28,7 @@ impl Sink for SqsSink {
         async move {
             let body = aws::sqs_text(&notice.report.to_json()?);
             let sent = self.client.send_message().queue_url(&self.queue_url).message_body(body).send().await;
-            sent.map(|_| ()).map_err(|error| SinkError::transient(DisplayErrorContext(&error).to_string()))
+            sent.map(drop).map_err(|error| failed("SendMessage", &error))
         }
         .boxed()
     }

@@ -96,7 +96,7 @@ impl Aws {
         let objects = objects_of(config, intake, &self.sdk);
         if act && let Some(url) = &config.queue.url {
             let arn = SqsQueue::new(aws::sqs(&self.sdk), url.clone(), std::time::Duration::ZERO).arn().await;
-            objects.actions.check_destinations(&arn.context("cannot use queue.url")?, config.report.outbox.as_ref()).await?;
+            objects.actions.check_destinations(&arn.context("cannot use queue.url")?, &config.report.locations()).await?;
         }
         Ok(objects)
     }
