@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{OK, usage};
 use crate::config::Config;
 
-/// Prints the merged configuration, which has been checked by now. It holds no secret: AWS credentials come from elsewhere.
+/// Prints the merged configuration, which has been checked by now. Secrets are masked; AWS credentials come from elsewhere.
 #[must_use]
 pub fn run(config: &Config) -> ExitCode {
     match toml::to_string(config) {

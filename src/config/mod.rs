@@ -11,6 +11,7 @@ mod load;
 mod location;
 mod report;
 mod secret;
+mod sinks;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
 pub use report::{ReportConfig, SinkConfig, SinkKind, SqsSinkConfig};
 pub use secret::Secret;
+pub use sinks::{
+    NotifyConfig, Recipient, ReportField, SesConfig, Template, UpscanConfig, Value, WebhookConfig, WebhookForm, is_address,
+};
 
 use crate::engine::{Limits, is_detection};
 

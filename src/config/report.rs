@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Location;
+use super::sinks::{NotifyConfig, SesConfig, WebhookConfig};
 use crate::engine::Status;
 
 /// `[report]`
@@ -34,8 +35,14 @@ pub struct SinkConfig {
     pub timeout_secs: u64,
     /// How long further attempts are made. After that, a required report goes back to the queue with its message.
     pub retry_for_secs: u64,
+    /// As emails through GOV.UK Notify.
+    pub notify: Option<NotifyConfig>,
+    /// As emails through Amazon SES.
+    pub ses: Option<SesConfig>,
     /// As messages on an SQS queue.
     pub sqs: Option<SqsSinkConfig>,
+    /// As POST requests to a server.
+    pub webhook: Option<WebhookConfig>,
 }
 
 /// `[report.sinks.NAME.sqs]`
@@ -49,8 +56,14 @@ pub struct SqsSinkConfig {
 /// Where a sink's reports go.
 #[derive(Debug, Clone, Copy)]
 pub enum SinkKind<'config> {
+    /// GOV.UK Notify.
+    Notify(&'config NotifyConfig),
+    /// Amazon SES.
+    Ses(&'config SesConfig),
     /// An SQS queue.
     Sqs(&'config SqsSinkConfig),
+    /// A server.
+    Webhook(&'config WebhookConfig),
 }
 
 /// The name of the sink that `report.queue_url` stands for.
@@ -64,7 +77,16 @@ impl Default for ReportConfig {
 
 impl Default for SinkConfig {
     fn default() -> Self {
-        Self { required: true, statuses: None, timeout_secs: 10, retry_for_secs: 300, sqs: None }
+        Self {
+            required: true,
+            statuses: None,
+            timeout_secs: 10,
+            retry_for_secs: 300,
+            notify: None,
+            ses: None,
+            sqs: None,
+            webhook: None,
+        }
     }
 }
 
@@ -72,7 +94,12 @@ impl SinkConfig {
     /// Where its reports go; `None` unless exactly one place is configured.
     #[must_use]
     pub fn kind(&self) -> Option<SinkKind<'_>> {
-        let kinds = [self.sqs.as_ref().map(SinkKind::Sqs)];
+        let kinds = [
+            self.notify.as_ref().map(SinkKind::Notify),
+            self.ses.as_ref().map(SinkKind::Ses),
+            self.sqs.as_ref().map(SinkKind::Sqs),
+            self.webhook.as_ref().map(SinkKind::Webhook),
+        ];
         let mut kinds = kinds.into_iter().flatten();
         kinds.next().filter(|_| kinds.next().is_none())
     }
@@ -110,7 +137,16 @@ impl ReportConfig {
                 problem(": its name must be made of a-z, 0-9, - and _");
             }
             if sink.kind().is_none() {
-                problem(" must have exactly one of: sqs");
+                problem(" must have exactly one of: notify, ses, sqs, webhook");
+            }
+            for text in sink.webhook.iter().flat_map(WebhookConfig::problems) {
+                problem(&format!(".webhook.{text}"));
+            }
+            for text in sink.notify.iter().flat_map(NotifyConfig::problems) {
+                problem(&format!(".notify.{text}"));
+            }
+            for text in sink.ses.iter().flat_map(SesConfig::problems) {
+                problem(&format!(".ses.{text}"));
             }
             if sink.statuses.as_ref().is_some_and(Vec::is_empty) {
                 problem(".statuses is empty: nobody would ever be told");

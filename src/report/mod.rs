@@ -1,19 +1,30 @@
 //! What is told about a scan: one JSON for every outlet, `clamgate.scan/1`, and the sinks that take it.
 
 mod delivery;
+mod email;
+mod encoded_word;
+mod notify;
 mod outbox;
+mod refusal;
 mod scan_report;
+mod ses;
 mod sqs;
+mod upscan;
+mod webhook;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
 pub use delivery::Sinks;
+pub use notify::NotifySink;
 pub use outbox::Outbox;
 pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
+pub use ses::SesSink;
 pub use sqs::SqsSink;
+pub use webhook::WebhookSink;
 
 /// Somebody who is told of scans.
 ///
@@ -74,18 +85,28 @@ pub struct SinkError {
     pub message: String,
     /// Whether a further attempt soon can help.
     pub can_retry: bool,
+    /// How long the receiver wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Whether there is nobody to tell, now or ever: then not even a required sink keeps its message.
+    pub is_pointless: bool,
 }
 
 impl SinkError {
     /// An error that a further attempt can mend.
     #[must_use]
     pub fn transient(message: impl Into<String>) -> Self {
-        Self { sink: String::new(), message: message.into(), can_retry: true }
+        Self { sink: String::new(), message: message.into(), can_retry: true, retry_after: None, is_pointless: false }
     }
 
     /// An error that a further attempt soon repeats.
     #[must_use]
     pub fn permanent(message: impl Into<String>) -> Self {
         Self { can_retry: false, ..Self::transient(message) }
+    }
+
+    /// There is nobody to tell: the object does not say who, or not so that anybody could be told.
+    #[must_use]
+    pub fn pointless(message: impl Into<String>) -> Self {
+        Self { is_pointless: true, ..Self::permanent(message) }
     }
 }
