@@ -31,6 +31,7 @@ mod reload;
 mod samples;
 mod service;
 mod shutdown;
+mod sinks_http;
 mod trouble;
 mod wait;
 mod web;
