@@ -262,7 +262,6 @@ mod tests {
         let wrong = "no, expected hunter2hunter2";
         for (name, text) in [
             ("HTTP__TOKENS", wrong),
-            ("HTTP", wrong),
             ("REPORT__SINKS", wrong),
             ("REPORT__SINKS__A", wrong),
             ("REPORT__SINKS__A__WEBHOOK", wrong),
