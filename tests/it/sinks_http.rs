@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,10 +12,15 @@ use std::time::Duration;
 use aws_sdk_s3::primitives::ByteStream;
 use clamgate::config::{NotifyConfig, SesConfig, WebhookConfig};
 use clamgate::report::{About, Notice, NotifySink, ScanReport, SesSink, Sink, WebhookSink};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
 
 use crate::aws::Aws;
 use crate::samples::{EICAR_NAME, eicar, encrypted_zip};
@@ -187,7 +192,7 @@ async fn a_webhook_gets_its_report_when_it_has_recovered_and_can_tell_that_it_is
     let settings = [
         ("CLAMGATE_REPORT__SINKS__APP__WEBHOOK", webhook.as_str()),
         ("CLAMGATE_REPORT__SINKS__APP__TIMEOUT_SECS", "1"),
-        ("CLAMGATE_LOG__LEVEL", "trace"),
+        ("CLAMGATE_LOG__LEVEL", "trace,aws=info"),
     ];
     let service = Service::start(&aws, &settings).await;
     upload(&aws, "bad", eicar(), &[]).await;
@@ -238,6 +243,75 @@ async fn a_webhook_gets_its_report_when_it_has_recovered_and_can_tell_that_it_is
         ("²", signature, &last.body),
     ]);
     assert_eq!(genuine, [true, false, false, false, false, false, false, false, false]);
+}
+
+/// A new key and a certificate for 127.0.0.1 that it has signed itself.
+fn certificate(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let (key, certificate) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.pem")));
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    (key, certificate)
+}
+
+/// A server that takes TLS off for another; its URL.
+async fn tls_before(url: &str, key: &Path, certificate: &Path) -> String {
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let behind = url.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut plain = TcpStream::connect(&behind).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+        }
+    });
+    format!("https://{address}")
+}
+
+#[tokio::test]
+async fn a_webhooks_certificate_must_be_trusted() {
+    let mut app = Receiver::well().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (key, own) = certificate(dir.path(), "own");
+    let (_, other) = certificate(dir.path(), "other");
+    let webhook = format!("{{ url = '{}' }}", tls_before(&app.url, &key, &own).await);
+    for trusted in [&other, &own] {
+        let aws = Aws::new().await;
+        let settings = [
+            ("CLAMGATE_REPORT__SINKS__APP__WEBHOOK", webhook.as_str()),
+            ("CLAMGATE_REPORT__SINKS__APP__REQUIRED", "false"),
+            ("CLAMGATE_REPORT__SINKS__APP__RETRY_FOR_SECS", "0"),
+            ("SSL_CERT_FILE", trusted.to_str().unwrap()),
+        ];
+        let service = Service::start(&aws, &settings).await;
+        upload(&aws, "good", b"hello".into(), &[]).await;
+        aws.until_drained().await;
+        let lost = service.logged("report not delivered");
+        if trusted == &own {
+            assert_eq!(lost, Vec::<Value>::new());
+            assert_eq!(app.next().await.json()["target"]["key"], "good");
+        } else {
+            assert_eq!(lost.len(), 1);
+            assert!(lost[0]["error"].as_str().unwrap().contains("certificate"), "{lost:?}");
+        }
+        assert!(app.rest().is_empty());
+    }
 }
 
 /// A report for sinks that are asked directly.
