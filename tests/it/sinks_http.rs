@@ -481,7 +481,7 @@ async fn a_mail_through_notify() {
     assert!(!rest.is_empty(), "the mail was sent at last");
     for request in [first, second].iter().chain(&rest) {
         let token = request.header("authorization").strip_prefix("Bearer ").unwrap();
-        // What Notify's own clients send but for the program's name.
+        // Every byte, in its order.
         let body = format!(
             r#"{{"email_address":"a@example.gov.uk","template_id":"f33517ff","personalisation":{{"filename":"é (x)(http: //y).pdf","status":"INFECTED"}},"reference":"{reference}"}}"#
         );
