@@ -28,6 +28,14 @@ pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(own_endpoint).build())
 }
 
+/// An SES client, which makes one attempt: an attempt that got no answer may have sent the mail, and whether there is another is decided
+/// elsewhere.
+#[must_use]
+pub fn ses(config: &SdkConfig) -> aws_sdk_sesv2::Client {
+    let config = aws_sdk_sesv2::config::Builder::from(config).retry_config(RetryConfig::disabled());
+    aws_sdk_sesv2::Client::from_conf(config.build())
+}
+
 /// An SQS client. Without the SDK's watch for stalled streams, which wakes up twenty times a second for as long as a request
 /// waits: a long poll is meant to wait, and the read timeout ends it if SQS does not.
 #[must_use]

@@ -70,6 +70,8 @@ pub mod health;
 #[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
+mod https;
+#[cfg(feature = "service")]
 pub mod intake;
 #[cfg(feature = "events")]
 mod key;

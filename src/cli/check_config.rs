@@ -16,7 +16,7 @@ pub struct Arguments {
     postgres_schema: bool,
 }
 
-/// Prints the merged configuration, which has been checked by now. Its secrets are not shown, and AWS credentials come from elsewhere.
+/// Prints the merged configuration, which has been checked by now. Secrets are masked; AWS credentials come from elsewhere.
 #[must_use]
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     if arguments.postgres_schema {

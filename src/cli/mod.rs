@@ -8,6 +8,7 @@ pub mod scan;
 pub mod serve;
 
 use std::fmt::Display;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -133,9 +134,9 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
 }
 
 /// What works on objects, as configured, within the intake's budget.
-fn objects_of(config: &Config, intake: &Intake, sdk: &SdkConfig) -> Objects<S3Store> {
+fn objects_of(config: &Config, intake: &Intake, sdk: &SdkConfig) -> io::Result<Objects<S3Store>> {
     let s3 = aws::s3(sdk);
-    Objects {
+    Ok(Objects {
         store: S3Store::new(s3.clone()),
         pool: Arc::clone(&intake.pool),
         budget: intake.budget.clone(),
@@ -143,10 +144,10 @@ fn objects_of(config: &Config, intake: &Intake, sdk: &SdkConfig) -> Objects<S3St
         policy: config.actions.clone(),
         filters: config.queue.filters.clone(),
         outbox: config.report.outbox.clone().map(|location| Outbox::new(s3, location)),
-        sinks: Sinks::new(&config.report, sdk),
+        sinks: Sinks::new(&config.report, sdk)?,
         scratch_dir: intake.scratch_dir.clone(),
         max_file_size_bytes: intake.max_file_size_bytes,
-    }
+    })
 }
 
 /// Says what is wrong with the usage.

@@ -259,7 +259,7 @@ async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Resu
 
     let sdk = aws::config().await;
     let sqs = aws::sqs(&sdk);
-    let objects = objects_of(config, &parts.intake, &sdk);
+    let objects = objects_of(config, &parts.intake, &sdk)?;
     objects.sinks.prepare().await?;
     let mut source = None;
     if let Some(url) = config.queue.url.clone() {

@@ -1,5 +1,6 @@
 //! Merges file, environment and flags, and reports all mistakes at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -11,11 +12,14 @@ use super::Config;
 /// What every environment variable of the configuration begins with.
 const ENV_PREFIX: &str = "CLAMGATE_";
 
-/// What is never shown.
-const SECRETS: &str = "http.tokens";
-
-/// Where texts are never shown: some hold a password.
-const SECRET_TEXTS: &str = "report.sinks";
+/// What is never shown; `*` stands for any name.
+const SECRETS: [&str; 5] = [
+    "http.tokens",
+    "report.sinks.*.notify.api_key",
+    "report.sinks.*.postgres.url",
+    "report.sinks.*.webhook.headers",
+    "report.sinks.*.webhook.secret",
+];
 
 /// Values from the command line, by dotted path (`definitions.dir`); they win over file and environment.
 pub type Overrides = Vec<(&'static str, Value)>;
@@ -126,21 +130,32 @@ fn deserialize(
         }
         let origin = variable.map(|(name, _)| format!(" (from {name})")).unwrap_or_default();
         let text = error.inner().to_string();
-        // serde quotes the value.
-        let text = if path.starts_with(SECRETS) { r#"must be a list of texts, such as ["…"]"# } else { first_line(&text) };
-        let text = if path.starts_with(SECRET_TEXTS) { without_text(text) } else { text.to_owned() };
-        problems.push(format!("{path}{origin}: {text}"));
+        problems.push(format!(
+            "{path}{origin}: {}",
+            if touches_secrets(&path) { unquoted(&text) } else { first_line(&text).into() }
+        ));
         if !remove(&mut table, &path) {
             return Config::default();
         }
     }
 }
 
-/// A message of serde's without the text that it quotes.
-fn without_text(message: &str) -> String {
-    match message.split_once('"').zip(message.rsplit_once('"')) {
-        Some(((before, _), (_, after))) => format!("{before}…{after}"),
-        None => message.to_owned(),
+/// Whether the value at this path is a secret, lies in one or holds one: it may be a whole table that was written as a text.
+fn touches_secrets(path: &str) -> bool {
+    // A list's elements have paths such as `http.tokens[0]`.
+    let parts = |path: &str| path.split(['.', '[']).map(str::to_owned).collect::<Vec<_>>();
+    let path = parts(path);
+    SECRETS.iter().any(|secret| parts(secret).iter().zip(&path).all(|(secret, part)| secret == "*" || secret == part))
+}
+
+/// What serde says of a value, without the value, which it quotes in these two cases.
+fn unquoted(text: &str) -> Cow<'_, str> {
+    if !text.starts_with("invalid ") {
+        return first_line(text).into();
+    }
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("is not what it must be: {}", first_line(expected)).into(),
+        None => "is not what it must be".into(),
     }
 }
 
@@ -267,6 +282,34 @@ mod tests {
             assert!(text.contains("report.sinks") && !text.contains("cret"), "{text}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn no_mistake_shows_a_secret() {
+        let wrong = "no, expected hunter2hunter2";
+        for (name, text) in [
+            ("HTTP__TOKENS", wrong),
+            ("REPORT__SINKS", wrong),
+            ("REPORT__SINKS__A", wrong),
+            ("REPORT__SINKS__A__WEBHOOK", wrong),
+            ("REPORT__SINKS__A__WEBHOOK", "{ url = 'https://a.example/', secret = 'hunter2hunter2'"),
+            ("REPORT__SINKS__A__WEBHOOK", "{ url = 'https://a.example/', secret = ['hunter2hunter2'] }"),
+            ("REPORT__SINKS__A__WEBHOOK", "{ url = 'https://a.example/', secret = 'hunter2' }"),
+            ("REPORT__SINKS__A__WEBHOOK", "{ url = 'https://a.example/', headers = { 'x y' = 'hunter2hunter2' } }"),
+            ("REPORT__SINKS__A__WEBHOOK", "{ url = 'https://a.example/', headers = { x = ['hunter2hunter2'] } }"),
+            ("REPORT__SINKS__A__WEBHOOK", "{ url = 'https://a:hunter2@a.example/' }"),
+            ("REPORT__SINKS__A__NOTIFY__API_KEY", "hunter2hunter2"),
+            ("REPORT__SINKS__A__NOTIFY", "{ template_id = 't', to = { address = 'a@b.example' }, api_key = 'hunter2hunter2' }"),
+            (
+                "REPORT__SINKS__A__NOTIFY",
+                "{ template_id = 't', to = { address = 'a@b.example' }, api_key = { x = 'hunter2' } }",
+            ),
+        ] {
+            let name = format!("CLAMGATE_{name}");
+            let error = load(None, environment(&[(&name, text)]), vec![]).err().map(|error| error.to_string());
+            let error = error.unwrap_or_else(|| panic!("{name}={text} is no mistake"));
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -29,7 +29,10 @@ pub use load::{ConfigError, Overrides, load};
 pub use location::Location;
 pub use report::{ReportConfig, SinkConfig, SinkKind, SqsSinkConfig};
 pub use secret::Secret;
-pub use sinks::{EventBridgeForm, EventBridgeSinkConfig, ObjectSinkConfig, PostgresSinkConfig, SnsForm, SnsSinkConfig};
+pub use sinks::{
+    EventBridgeForm, EventBridgeSinkConfig, NotifyConfig, ObjectSinkConfig, PostgresSinkConfig, Recipient, ReportField,
+    SesConfig, SnsForm, SnsSinkConfig, TextTemplate, UpscanConfig, Value, WebhookConfig, WebhookForm, is_address,
+};
 pub use template::Template;
 
 use crate::engine::{Limits, is_detection};

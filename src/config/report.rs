@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventBridgeSinkConfig, Location, ObjectSinkConfig, PostgresSinkConfig, SnsSinkConfig};
+use super::Location;
+use super::sinks::{
+    EventBridgeSinkConfig, NotifyConfig, ObjectSinkConfig, PostgresSinkConfig, SesConfig, SnsSinkConfig, WebhookConfig,
+};
 use crate::engine::Status;
 
 /// `[report]`
@@ -36,14 +39,20 @@ pub struct SinkConfig {
     pub retry_for_secs: u64,
     /// As events on an EventBridge bus.
     pub event_bridge: Option<EventBridgeSinkConfig>,
+    /// As emails through GOV.UK Notify.
+    pub notify: Option<NotifyConfig>,
     /// As rows of a table in PostgreSQL.
     pub postgres: Option<PostgresSinkConfig>,
     /// As one object in S3 for each scan.
     pub s3: Option<ObjectSinkConfig>,
+    /// As emails through Amazon SES.
+    pub ses: Option<SesConfig>,
     /// As messages on an SNS topic.
     pub sns: Option<SnsSinkConfig>,
     /// As messages on an SQS queue.
     pub sqs: Option<SqsSinkConfig>,
+    /// As POST requests to a server.
+    pub webhook: Option<WebhookConfig>,
 }
 
 /// `[report.sinks.NAME.sqs]`
@@ -59,14 +68,20 @@ pub struct SqsSinkConfig {
 pub enum SinkKind<'config> {
     /// An EventBridge bus.
     EventBridge(&'config EventBridgeSinkConfig),
+    /// GOV.UK Notify.
+    Notify(&'config NotifyConfig),
     /// A table in PostgreSQL.
     Postgres(&'config PostgresSinkConfig),
     /// A place in S3.
     S3(&'config ObjectSinkConfig),
+    /// Amazon SES.
+    Ses(&'config SesConfig),
     /// An SNS topic.
     Sns(&'config SnsSinkConfig),
     /// An SQS queue.
     Sqs(&'config SqsSinkConfig),
+    /// A server.
+    Webhook(&'config WebhookConfig),
 }
 
 /// The name of the sink that `report.queue_url` stands for.
@@ -86,10 +101,13 @@ impl Default for SinkConfig {
             timeout_secs: 10,
             retry_for_secs: 300,
             event_bridge: None,
+            notify: None,
             postgres: None,
             s3: None,
+            ses: None,
             sns: None,
             sqs: None,
+            webhook: None,
         }
     }
 }
@@ -100,10 +118,13 @@ impl SinkConfig {
     pub fn kind(&self) -> Option<SinkKind<'_>> {
         let kinds = [
             self.event_bridge.as_ref().map(SinkKind::EventBridge),
+            self.notify.as_ref().map(SinkKind::Notify),
             self.postgres.as_ref().map(SinkKind::Postgres),
             self.s3.as_ref().map(SinkKind::S3),
+            self.ses.as_ref().map(SinkKind::Ses),
             self.sns.as_ref().map(SinkKind::Sns),
             self.sqs.as_ref().map(SinkKind::Sqs),
+            self.webhook.as_ref().map(SinkKind::Webhook),
         ];
         let mut kinds = kinds.into_iter().flatten();
         kinds.next().filter(|_| kinds.next().is_none())
@@ -111,13 +132,18 @@ impl SinkConfig {
 
     /// What cannot work with the place that is configured, each with the rest of the field's name.
     fn problems_of_kind(&self) -> Vec<String> {
+        let named =
+            |name: &'static str, texts: Vec<String>| texts.into_iter().map(move |text| format!(".{name}.{text}")).collect();
         match self.kind() {
             Some(SinkKind::EventBridge(config)) => config.problems(),
+            Some(SinkKind::Notify(config)) => named("notify", config.problems()),
             Some(SinkKind::Postgres(config)) => config.problems().into_iter().map(|text| format!(".postgres{text}")).collect(),
             Some(SinkKind::S3(config)) => config.problems(),
+            Some(SinkKind::Ses(config)) => named("ses", config.problems()),
             Some(SinkKind::Sns(config)) => config.problems(),
             Some(SinkKind::Sqs(_)) => Vec::new(),
-            None => vec![" must have exactly one of: event_bridge, postgres, s3, sns, sqs".to_owned()],
+            Some(SinkKind::Webhook(config)) => named("webhook", config.problems()),
+            None => vec![" must have exactly one of: event_bridge, notify, postgres, s3, ses, sns, sqs, webhook".to_owned()],
         }
     }
 }

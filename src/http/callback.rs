@@ -5,13 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{Method, Request, header};
-use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::crypto::aws_lc_rs;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use url::Url;
@@ -19,6 +13,7 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use crate::config::HttpConfig;
+use crate::https::HttpsClient;
 
 /// How long the server may take for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +27,7 @@ const URL_BYTES: usize = 2048;
 pub(super) struct Callbacks {
     allowed: Vec<Url>,
     /// `None` when nobody may be called.
-    client: Option<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    client: Option<HttpsClient>,
     under_way: Arc<Semaphore>,
 }
 
@@ -50,7 +45,7 @@ impl Callbacks {
             .map(|prefix| Url::parse(prefix))
             .collect::<Result<_, _>>()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("cannot use http.callbacks: {error}")))?;
-        let client = if allowed.is_empty() { None } else { Some(client()?) };
+        let client = if allowed.is_empty() { None } else { Some(HttpsClient::new()?) };
         Ok(Self { allowed, client, under_way: Arc::new(Semaphore::new(config.max_scans)) })
     }
 
@@ -81,21 +76,12 @@ impl Callbacks {
         let host = callback.url.host_str().unwrap_or_default();
         let mut pauses = PAUSES.iter();
         loop {
-            let request = Request::builder()
-                .method(Method::POST)
-                .uri(callback.url.as_str())
-                .header(header::CONTENT_TYPE, "application/json")
-                .header(header::USER_AGENT, concat!("clamgate/", env!("CARGO_PKG_VERSION")))
-                .header("x-clamgate-scan", id.to_string())
-                .body(Full::new(body.clone()));
-            let Ok(request) = request else { return };
-            // Redirects are not followed: they could lead anywhere.
-            let error = match timeout(PATIENCE, client.request(request)).await {
-                Ok(Ok(answer)) if answer.status().is_success() => return,
-                Ok(Ok(answer)) => format!("HTTP status {}", answer.status()),
-                Ok(Err(error)) => {
-                    std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-                }
+            let mut headers = HeaderMap::new();
+            headers.extend(HeaderValue::from_str(&id.to_string()).map(|id| (HeaderName::from_static("x-clamgate-scan"), id)));
+            let error = match timeout(PATIENCE, client.post(callback.url.as_str(), headers, body.clone())).await {
+                Ok(Ok(answer)) if answer.status.is_success() => return,
+                Ok(Ok(answer)) => format!("HTTP status {}", answer.status),
+                Ok(Err(error)) => error,
                 Err(_) => format!("no answer in {} seconds", PATIENCE.as_secs()),
             };
             let Some(&pause) = pauses.next() else {
@@ -119,19 +105,6 @@ fn is_below(url: &Url, allowed: &Url) -> bool {
         && url.path().starts_with(allowed.path())
         // Some servers take these for slashes.
         && !["%2f", "%5c", "\\", ".."].iter().any(|slash| path.contains(slash))
-}
-
-fn client() -> io::Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_connect_timeout(Some(PATIENCE));
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(aws_lc_rs::default_provider())?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(http);
-    // Nothing is kept open: calls are rare, and go to few places.
-    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }
 
 #[cfg(test)]

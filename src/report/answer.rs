@@ -21,7 +21,7 @@ where
 
 /// An operation that was answered with an error code.
 pub(super) fn refused(operation: &str, code: &str, text: &str) -> SinkError {
-    SinkError { sink: String::new(), message: format!("{operation}: {code}: {text}"), can_retry: !is_lasting(code) }
+    SinkError { can_retry: !is_lasting(code), ..SinkError::transient(format!("{operation}: {code}: {text}")) }
 }
 
 /// Whether nothing is there by that name.

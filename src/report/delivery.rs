@@ -1,12 +1,16 @@
 //! Tells everybody, each with a patience of its own.
 
+use std::io;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{EventBridgeSink, Needs, Notice, ObjectSink, PostgresSink, Sink, SinkError, SnsSink, SqsSink};
+use super::{
+    EventBridgeSink, Needs, Notice, NotifySink, ObjectSink, PostgresSink, SesSink, Sink, SinkError, SnsSink, SqsSink,
+    WebhookSink,
+};
 use crate::aws;
 use crate::backoff::backoff;
 use crate::config::{ReportConfig, SinkConfig, SinkKind};
@@ -16,6 +20,8 @@ use crate::telemetry::events;
 /// The pauses between attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause that a receiver gets when it asks for one.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// Everybody who is told.
 #[derive(Default)]
@@ -33,15 +39,19 @@ struct Configured {
 
 impl Sinks {
     /// The sinks of a configuration without [problems](crate::config::Config::problems).
-    #[must_use]
-    pub fn new(config: &ReportConfig, sdk: &SdkConfig) -> Self {
-        let sinks = config.sinks();
-        Self(
-            sinks
-                .into_iter()
-                .filter_map(|(name, config)| Some(Configured::new(name, sink(config.kind()?, sdk), &config)))
-                .collect(),
-        )
+    ///
+    /// # Errors
+    ///
+    /// When a sink cannot work on this machine: when there are no certificates to trust, for example.
+    pub fn new(config: &ReportConfig, sdk: &SdkConfig) -> io::Result<Self> {
+        let mut sinks = Vec::new();
+        for (name, config) in config.sinks() {
+            let Some(kind) = config.kind() else { continue };
+            let sink = sink(kind, sdk)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot use report.sinks.{name}: {error}")))?;
+            sinks.push(Configured::new(name, sink, &config));
+        }
+        Ok(Self(sinks))
     }
 
     /// What the sinks must know about an object with this status, beside the report.
@@ -73,7 +83,7 @@ impl Sinks {
     ///
     /// # Errors
     ///
-    /// The first required sink's [`SinkError`]. Those that are not required are only logged and counted.
+    /// The first required sink's [`SinkError`]. Those that are not required, and those with nobody to tell, are only logged and counted.
     pub async fn tell(&self, notice: &Notice<'_>, on_wait: &(dyn Fn() + Sync)) -> Result<(), SinkError> {
         let wanted = self.0.iter().filter(|sink| sink.wants(notice.report.status));
         let told = join_all(wanted.map(|sink| async move { (sink, sink.tell(notice, on_wait).await) })).await;
@@ -81,7 +91,7 @@ impl Sinks {
         for (sink, outcome) in told {
             match outcome {
                 Ok(()) => {}
-                Err(error) if sink.required => first = first.and(Err(error)),
+                Err(error) if sink.required && !error.is_pointless => first = first.and(Err(error)),
                 Err(error) => events::report_lost(&notice.report.target, &error),
             }
         }
@@ -105,17 +115,13 @@ impl Configured {
         self.statuses.as_ref().is_none_or(|statuses| statuses.contains(&status))
     }
 
-    async fn check(&self) -> Result<(), SinkError> {
-        let checked = timeout(self.timeout, self.sink.check()).await;
-        checked.unwrap_or_else(|_| Err(self.late())).map_err(|error| SinkError { sink: self.name.clone(), ..error })
-    }
-
     /// Attempts until one succeeds, or the time is over.
     async fn tell(&self, notice: &Notice<'_>, on_wait: &(dyn Fn() + Sync)) -> Result<(), SinkError> {
         let until = Instant::now() + self.retry_for;
         for attempt in 1.. {
             let Err(error) = self.within(self.sink.deliver(notice)).await else { break };
-            let pause = backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE);
+            let asked = error.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+            let pause = backoff(FIRST_PAUSE, attempt, LONGEST_PAUSE).max(asked);
             if !error.can_retry || Instant::now() + pause > until {
                 return Err(error);
             }
@@ -134,14 +140,17 @@ impl Configured {
     }
 }
 
-fn sink(kind: SinkKind<'_>, sdk: &SdkConfig) -> Box<dyn Sink> {
-    match kind {
-        SinkKind::Postgres(config) => Box::new(PostgresSink::new(config.clone())),
+fn sink(kind: SinkKind<'_>, sdk: &SdkConfig) -> io::Result<Box<dyn Sink>> {
+    Ok(match kind {
         SinkKind::EventBridge(config) => Box::new(EventBridgeSink::new(aws_sdk_eventbridge::Client::new(sdk), config.clone())),
+        SinkKind::Notify(config) => Box::new(NotifySink::new(config)?),
+        SinkKind::Postgres(config) => Box::new(PostgresSink::new(config.clone())),
         SinkKind::S3(config) => Box::new(ObjectSink::new(aws::s3(sdk), config.clone())),
+        SinkKind::Ses(config) => Box::new(SesSink::new(aws::ses(sdk), config)?),
         SinkKind::Sns(config) => Box::new(SnsSink::new(aws_sdk_sns::Client::new(sdk), config.clone())),
         SinkKind::Sqs(config) => Box::new(SqsSink::new(aws::sqs(sdk), config.queue_url.clone())),
-    }
+        SinkKind::Webhook(config) => Box::new(WebhookSink::new(aws::s3(sdk), config)?),
+    })
 }
 
 #[cfg(test)]
@@ -164,6 +173,8 @@ mod tests {
         Fails,
         Refuses,
         Hangs,
+        Busy,
+        Nobody,
     }
     use Answer::*;
 
@@ -176,6 +187,11 @@ mod tests {
                 Some(Fails) => ready(Err(SinkError::transient("down"))).boxed(),
                 Some(Refuses) => ready(Err(SinkError::permanent("no"))).boxed(),
                 Some(Hangs) => pending().boxed(),
+                Some(Busy) => {
+                    let error = SinkError { retry_after: Some(Duration::from_secs(3)), ..SinkError::transient("busy") };
+                    ready(Err(error)).boxed()
+                }
+                Some(Nobody) => ready(Err(SinkError::pointless("to whom?"))).boxed(),
                 None => ready(Err(SinkError::permanent("called too often"))).boxed(),
             }
         }
@@ -204,6 +220,9 @@ mod tests {
             (&[Refuses], Err("no"), 0),
             (&[Fails, Refuses], Err("no"), 1),
             (&[Hangs, Hangs, Takes], Err("no answer in 2 seconds"), 1),
+            (&[Busy, Takes], Ok(()), 1),
+            (&[Busy, Busy, Takes], Err("busy"), 1),
+            (&[Nobody, Takes], Ok(()), 0),
         ] {
             let (told, waited) = tell(vec![configured("app", answers, &config)], &example()).await;
             let told = told.map_err(|error| {

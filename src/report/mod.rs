@@ -2,15 +2,23 @@
 
 mod answer;
 mod delivery;
+mod email;
+mod encoded_word;
 mod event_bridge;
+mod notify;
 mod object;
 mod outbox;
 mod postgres;
+mod refusal;
 mod scan_report;
+mod ses;
 mod sns;
 mod sqs;
+mod upscan;
+mod webhook;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -18,12 +26,15 @@ use time::OffsetDateTime;
 
 pub use delivery::Sinks;
 pub use event_bridge::EventBridgeSink;
+pub use notify::NotifySink;
 pub use object::ObjectSink;
 pub use outbox::Outbox;
 pub use postgres::{POSTGRES_SCHEMA, PostgresSink};
 pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
+pub use ses::SesSink;
 pub use sns::SnsSink;
 pub use sqs::SqsSink;
+pub use webhook::WebhookSink;
 
 /// Somebody who is told of scans.
 ///
@@ -94,18 +105,28 @@ pub struct SinkError {
     pub message: String,
     /// Whether a further attempt soon can help.
     pub can_retry: bool,
+    /// How long the receiver wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Whether there is nobody to tell, now or ever: then not even a required sink keeps its message.
+    pub is_pointless: bool,
 }
 
 impl SinkError {
     /// An error that a further attempt can mend.
     #[must_use]
     pub fn transient(message: impl Into<String>) -> Self {
-        Self { sink: String::new(), message: message.into(), can_retry: true }
+        Self { sink: String::new(), message: message.into(), can_retry: true, retry_after: None, is_pointless: false }
     }
 
     /// An error that a further attempt soon repeats.
     #[must_use]
     pub fn permanent(message: impl Into<String>) -> Self {
         Self { can_retry: false, ..Self::transient(message) }
+    }
+
+    /// There is nobody to tell: the object does not say who, or not so that anybody could be told.
+    #[must_use]
+    pub fn pointless(message: impl Into<String>) -> Self {
+        Self { is_pointless: true, ..Self::permanent(message) }
     }
 }

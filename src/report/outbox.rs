@@ -75,5 +75,5 @@ pub(super) fn name(report: &ScanReport) -> Result<String, SinkError> {
 
 fn failed(error: &S3Error) -> SinkError {
     let can_retry = error.kind == S3ErrorKind::Transient;
-    SinkError { sink: NAME.into(), message: error.to_string(), can_retry }
+    SinkError { sink: NAME.into(), can_retry, ..SinkError::transient(error.to_string()) }
 }

@@ -67,11 +67,16 @@ pub fn object_failed(id: &ObjectId, message: &Message, error: &dyn Display, last
     );
 }
 
-/// A report that could not be delivered and is given up.
+/// A report that could not be delivered and is given up. That there is nobody to tell is the uploader's doing, and only a warning.
 pub fn report_lost(target: &Target, error: &SinkError) {
     counter!(metrics::REPORTS_LOST, "sink" => error.sink.clone()).increment(1);
+    let is_pointless = error.is_pointless;
     let (target, sink, error) = (target.name(), error.sink.as_str(), error.message.as_str());
-    tracing::error!(target, sink, error, "report not delivered");
+    if is_pointless {
+        tracing::warn!(target, sink, error, "report not delivered: there is nobody to tell");
+    } else {
+        tracing::error!(target, sink, error, "report not delivered");
+    }
 }
 
 /// A report that could not be delivered at once; it is tried again.

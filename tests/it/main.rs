@@ -38,6 +38,7 @@ mod samples;
 mod service;
 mod shutdown;
 mod sinks_aws;
+mod sinks_http;
 mod sinks_postgres;
 mod trouble;
 mod wait;

@@ -93,7 +93,7 @@ impl Aws {
 
     /// What works on objects, after checking that acting on them is safe.
     pub(super) async fn objects(&self, config: &Config, intake: &Intake, act: bool) -> Result<Objects<S3Store>> {
-        let objects = objects_of(config, intake, &self.sdk);
+        let objects = objects_of(config, intake, &self.sdk)?;
         if act && let Some(url) = &config.queue.url {
             let arn = SqsQueue::new(aws::sqs(&self.sdk), url.clone(), std::time::Duration::ZERO).arn().await;
             objects.actions.check_destinations(&arn.context("cannot use queue.url")?, &config.report.locations()).await?;
