@@ -5,6 +5,7 @@
 
 mod definitions;
 mod destinations;
+mod dialect;
 mod policy;
 mod relocate;
 mod tag;
@@ -12,6 +13,7 @@ mod tag;
 use aws_sdk_s3::Client;
 
 pub use definitions::ScannedWith;
+pub(crate) use dialect::Dialects;
 pub use policy::{Kind, Move, Plan, plan};
 pub(crate) use tag::Pairs as Tags;
 
@@ -144,21 +146,39 @@ impl Actions {
     pub async fn apply(&self, object: &ScannedObject<'_>, plan: &Plan) -> Result<Applied, ActionError> {
         let mut applied = Applied::default();
         if let Some(destination) = &plan.destination {
-            let outcome = self.relocate(object, plan, destination).await?;
+            let (outcome, no_room) = self.relocate(object, plan, destination).await?;
             applied.remove_source = outcome == StepOutcome::Done;
             let place = format!("s3://{}/{}", destination.bucket, destination.key);
             let destination_of = applied.remove_source.then_some(place);
-            applied.steps.push(Step { action: destination.kind.name(), destination: destination_of, outcome });
+            applied.steps.push(Step { action: destination.kind.name(), destination: destination_of.clone(), outcome });
+            applied.steps.extend(no_room.map(|why| Step {
+                action: "tag",
+                destination: destination_of,
+                outcome: StepOutcome::Failed(why),
+            }));
         }
         if !plan.tags.is_empty() && !applied.remove_source {
-            let outcome = match tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await {
-                Ok(0) => StepOutcome::Failed("the object has ten tags of its own, and S3 keeps no more".to_owned()),
-                Ok(_) => StepOutcome::Done,
+            let outcome = match tag::apply(&self.client, object, &plan.tags, self.dialects()).await {
+                Ok(Some(no_room)) => StepOutcome::Failed(no_room),
+                Ok(None) => StepOutcome::Done,
                 Err(error) => impossible(error)?,
             };
             applied.steps.push(Step { action: "tag", destination: None, outcome });
         }
         Ok(applied)
+    }
+
+    /// Tags an object as being scanned, if that is wanted, unless it carries a verdict. That says nothing which anybody may
+    /// rely on: when it fails, the work goes on.
+    pub async fn begin(&self, object: &ScannedObject<'_>) {
+        if !self.config.tag_in_progress || !object.id.is_pinned() {
+            return;
+        }
+        if let Err(error) = self.tag_unless_judged(object, &self.dialects().in_progress()).await
+            && !error.is_moot()
+        {
+            tracing::warn!(%error, "cannot tag an object as being scanned");
+        }
     }
 
     /// Tags an object that is not scanned, unless it carries a verdict.
@@ -167,21 +187,30 @@ impl Actions {
     ///
     /// [`ActionError`], as for [`Actions::apply`].
     pub async fn skip(&self, object: &ScannedObject<'_>, why: &str) -> Result<(), ActionError> {
-        if !self.has_status(object.id).await? {
-            let tags = policy::skipped_tags(&self.config.tag_prefix, why);
-            tag::apply(&self.client, object, &tags, &self.config.tag_prefix).await?;
+        self.tag_unless_judged(object, &self.dialects().skipped(why)).await
+    }
+
+    async fn tag_unless_judged(&self, object: &ScannedObject<'_>, tags: &Tags) -> Result<(), ActionError> {
+        if !tags.is_empty() && !self.has_status(object.id).await? {
+            let no_room = tag::apply(&self.client, object, tags, self.dialects()).await?;
+            if let Some(why) = no_room {
+                tracing::warn!(bucket = object.id.bucket, key = object.id.key, why, "no room for tags");
+            }
         }
         Ok(())
     }
 
-    /// Whether the object is tagged with a status.
+    /// Whether the object is tagged with a status, other than that it is being scanned.
     ///
     /// # Errors
     ///
     /// [`ActionError::S3`]
     pub async fn has_status(&self, id: &ObjectId) -> Result<bool, ActionError> {
-        let status = format!("{}status", self.config.tag_prefix);
-        Ok(s3::tags(&self.client, id).await?.iter().any(|(name, _)| *name == status))
+        Ok(self.dialects().has_status(&s3::tags(&self.client, id).await?))
+    }
+
+    fn dialects(&self) -> Dialects<'_> {
+        Dialects::of(&self.config)
     }
 
     /// Removes the original, if the object was copied to its destination. One that S3 does not let us remove (Object Lock, a
@@ -196,47 +225,55 @@ impl Actions {
         }
         if let Err(error) = relocate::remove(&self.client, object.id).await {
             if error.kind != S3ErrorKind::Transient && !plan.tags.is_empty() {
-                tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await?;
+                tag::apply(&self.client, object, &plan.tags, self.dialects()).await?;
             }
             return Err(error.into());
         }
         Ok(())
     }
 
-    /// Copies the object to its destination, unless that has been done, or a newer version is there.
-    async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<StepOutcome, ActionError> {
+    /// Copies the object to its destination, unless that has been done, or a newer version is there. Also says why not every
+    /// status found room in the copy's tags, if so.
+    async fn relocate(
+        &self,
+        object: &ScannedObject<'_>,
+        plan: &Plan,
+        to: &Move,
+    ) -> Result<(StepOutcome, Option<String>), ActionError> {
         if let Some(why) = object.unreadable {
-            return Ok(StepOutcome::Skipped(why.to_owned()));
+            return Ok((StepOutcome::Skipped(why.to_owned()), None));
         }
         if to.key.len() > LONGEST_KEY {
-            return Ok(StepOutcome::Failed(format!("the key at the destination would be longer than {LONGEST_KEY} bytes")));
+            let why = format!("the key at the destination would be longer than {LONGEST_KEY} bytes");
+            return Ok((StepOutcome::Failed(why), None));
         }
+        let dialects = self.dialects();
         // The versions of a key can be scanned in any order, but go to one place.
         let sequencer = object.sequencer.filter(|_| object.id.version_id.is_some() && !plan.tags.is_empty());
-        let sequencer_tag = format!("{}sequencer", self.config.tag_prefix);
+        let sequencer_tag = dialects.sequencer_key();
         if object.redelivered || sequencer.is_some() {
             let there = self.tags_at(to).await?;
-            if !plan.tags.is_empty() && plan.tags.iter().all(|tag| there.contains(tag)) {
-                return Ok(StepOutcome::Done);
+            if dialects.are_of_one_scan(&there, &plan.tags) {
+                return Ok((StepOutcome::Done, None));
             }
             let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
             if sequencer.is_some() && there.iter().any(newer) {
-                return Ok(StepOutcome::Skipped("a newer version is there already".to_owned()));
+                return Ok((StepOutcome::Skipped("a newer version is there already".to_owned()), None));
             }
         }
         let mut ours = plan.tags.clone();
         if let Some(sequencer) = sequencer {
             // Next to the status: when room is short, what keeps versions in order matters more than what explains.
-            ours.insert(ours.len().min(1), (sequencer_tag, sequencer.to_owned()));
+            ours.insert(dialects.statuses(&ours).min(ours.len()), (sequencer_tag, sequencer.to_owned()));
         }
         match self.copy(object, to, &ours).await {
-            Ok(()) => Ok(StepOutcome::Done),
-            Err(error) => Ok(impossible(error)?),
+            Ok(no_room) => Ok((StepOutcome::Done, no_room)),
+            Err(error) => Ok((impossible(error)?, None)),
         }
     }
 
-    async fn copy(&self, object: &ScannedObject<'_>, to: &Move, ours: &tag::Pairs) -> Result<(), S3Error> {
-        let (tags, _) = tag::merge(&s3::tags(&self.client, object.id).await?, ours, &self.config.tag_prefix);
+    async fn copy(&self, object: &ScannedObject<'_>, to: &Move, ours: &Tags) -> Result<Option<String>, S3Error> {
+        let tag::Merged { tags, no_room } = tag::merge(&s3::tags(&self.client, object.id).await?, ours, self.dialects());
         let looked_up;
         let info = match object.info {
             Some(info) => info,
@@ -254,7 +291,8 @@ impl Actions {
             kms_key_id: self.config.kms_key_id.as_deref(),
             in_parts_above: self.config.multipart_copy_bytes,
         };
-        copy.run(&self.client).await
+        copy.run(&self.client).await?;
+        Ok(no_room)
     }
 
     /// The tags of what is at the destination; none if nothing is, or if we may not look.

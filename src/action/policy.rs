@@ -1,14 +1,16 @@
 //! From a verdict to a plan. Pure: nothing here talks to S3.
 
-use super::ScannedWith;
+use time::OffsetDateTime;
+
+use super::dialect::Dialects;
 use crate::config::{ActionsConfig, Disposal};
-use crate::engine::{Definitions, Reason, Status, Verdict};
+use crate::engine::{Definitions, Status, Verdict};
 use crate::s3::ObjectId;
 
 /// What is to be done with one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The tags that say the verdict, names included; empty when tagging is off.
+    /// The tags that say the verdict, names included, the status of every dialect first; empty when tagging is off.
     pub tags: Vec<(String, String)>,
     /// Where the object goes; `None` to leave it.
     pub destination: Option<Move>,
@@ -45,12 +47,16 @@ impl Kind {
     }
 }
 
-/// The most characters of a tag's value that S3 takes.
-const LONGEST_VALUE: usize = 256;
-
-/// What the configuration wants done after this verdict.
+/// What the configuration wants done after this verdict, reached at that time.
 #[must_use]
-pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Plan {
+pub fn plan(
+    config: &ActionsConfig,
+    id: &ObjectId,
+    verdict: &Verdict,
+    scan_id: &str,
+    with: &Definitions,
+    at: OffsetDateTime,
+) -> Plan {
     let disposal = match verdict.status {
         Status::Clean => Disposal::Promote,
         Status::Infected => Disposal::Quarantine,
@@ -65,7 +71,7 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
         Disposal::Leave => None,
     };
     Plan {
-        tags: if config.tag { tags(&config.tag_prefix, verdict, scan_id, with) } else { Vec::new() },
+        tags: if config.tag { Dialects::of(config).verdict(verdict, scan_id, with, at) } else { Vec::new() },
         destination: place
             // What lies there already is not moved deeper; and to copy it onto itself and then to remove the original would lose it.
             .filter(|(_, place)| place.bucket != id.bucket || !id.key.starts_with(&place.prefix))
@@ -73,46 +79,11 @@ pub fn plan(config: &ActionsConfig, id: &ObjectId, verdict: &Verdict, scan_id: &
     }
 }
 
-fn tags(prefix: &str, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Vec<(String, String)> {
-    let mut tags = vec![(format!("{prefix}status"), verdict.status.to_string())];
-    let detail = if verdict.signatures.is_empty() {
-        match (verdict.reason, &verdict.detail) {
-            // Other details can name what is inside a private document.
-            (Some(reason @ Reason::LimitExceeded), Some(limit)) => Some(format!("{reason} {limit}")),
-            (Some(reason), _) => Some(reason.to_string()),
-            (None, _) => None,
-        }
-    } else {
-        Some(verdict.signatures.join(" "))
-    };
-    if let Some(detail) = detail {
-        tags.push((format!("{prefix}detail"), tag_value(&detail)));
-    }
-    tags.push((format!("{prefix}scan-id"), scan_id.to_owned()));
-    // What failed was not scanned with anything.
-    if verdict.status != Status::Failed {
-        let with = ScannedWith::new(with.version, &with.fingerprint);
-        tags.push((ScannedWith::tag_name(prefix), with.to_string()));
-    }
-    tags
-}
-
-/// The tags of an object that is not scanned.
-pub(super) fn skipped_tags(prefix: &str, why: &str) -> Vec<(String, String)> {
-    vec![(format!("{prefix}status"), "SKIPPED".to_owned()), (format!("{prefix}detail"), tag_value(why))]
-}
-
-/// A text in the alphabet that all AWS services take in tag values, and no longer than S3 takes
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html>).
-fn tag_value(text: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || " +-=._:/@".contains(c);
-    text.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST_VALUE).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Location;
+    use crate::engine::Reason;
 
     fn verdict(status: Status, signatures: &[&str], reason: Option<Reason>, detail: Option<&str>) -> Verdict {
         Verdict {
@@ -160,7 +131,7 @@ mod tests {
             ),
             (config(), verdict(Status::Failed, &[], None, None), None, None),
         ] {
-            let plan = plan(&config, &id, &verdict, "id", &with);
+            let plan = plan(&config, &id, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
             let found = plan.destination.map(|to| format!("{} {}/{}", to.kind.name(), to.bucket, to.key));
             assert_eq!(found.as_deref(), place, "{verdict:?}");
             let tag = |name: &str| plan.tags.iter().find(|(tag, _)| tag == name).map(|(_, value)| value.as_str());
@@ -171,12 +142,7 @@ mod tests {
             assert_eq!(tag("clamgate-definitions"), is_known.then_some("27500 0123456789abcdef"));
         }
         let silent = ActionsConfig { tag: false, ..config() };
-        assert!(plan(&silent, &id, &verdict(Status::Clean, &[], None, None), "id", &with).tags.is_empty());
-    }
-
-    #[test]
-    fn tag_values_are_tamed() {
-        assert_eq!(tag_value("a<b>\n{é}"), "a_b_____");
-        assert_eq!(tag_value(&"x".repeat(999)).len(), LONGEST_VALUE);
+        let clean = verdict(Status::Clean, &[], None, None);
+        assert!(plan(&silent, &id, &clean, "id", &with, OffsetDateTime::UNIX_EPOCH).tags.is_empty());
     }
 }

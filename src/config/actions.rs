@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{GIB, Location, MIB};
+use super::{GIB, Location, MIB, TagDialect};
 
 /// `[actions]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,8 +10,12 @@ use super::{GIB, Location, MIB};
 pub struct ActionsConfig {
     /// Whether the verdict is written to the object's tags.
     pub tag: bool,
-    /// What the names of these tags begin with.
+    /// What the names of our own tags begin with.
     pub tag_prefix: String,
+    /// Whose tags are written: `clamgate` and those of other scanners, in the order in which they get the room that there is.
+    pub tag_dialects: Vec<TagDialect>,
+    /// Whether an object without a verdict is tagged as being scanned, in the dialects that have a word for it.
+    pub tag_in_progress: bool,
     /// Where clean objects are moved to (`s3://bucket/prefix/`); unset to leave them in place.
     pub promote_to: Option<Location>,
     /// Where objects that are not clean are moved to; unset to leave them in place.
@@ -43,6 +47,8 @@ impl Default for ActionsConfig {
         Self {
             tag: true,
             tag_prefix: "clamgate-".to_owned(),
+            tag_dialects: vec![TagDialect::Clamgate],
+            tag_in_progress: false,
             promote_to: None,
             quarantine_to: None,
             suspicious: Disposal::Quarantine,
@@ -86,6 +92,18 @@ impl ActionsConfig {
                 && !self.tag_prefix.starts_with("aws:")
                 && self.tag_prefix.chars().all(tag_alphabet),
             "actions.tag_prefix must have 1 to 64 characters of A-Z a-z 0-9 + - = . _ : / @ or space, and must not begin with aws:",
+        );
+        let dialects = &self.tag_dialects;
+        require(!dialects.is_empty(), "actions.tag_dialects is empty: to write no tags, say actions.tag = false");
+        let keys: Vec<_> = dialects.iter().map(|dialect| dialect.status_key(&self.tag_prefix)).collect();
+        let is_first = |(place, key)| keys.iter().position(|other| other == key) == Some(place);
+        require(
+            keys.iter().enumerate().all(is_first),
+            "actions.tag_dialects has two that write one tag: name each once, and let no other's names begin with actions.tag_prefix",
+        );
+        require(
+            !self.tag_in_progress || (self.tag && dialects.iter().any(|dialect| dialect.knows_in_progress())),
+            "actions.tag_in_progress needs actions.tag, and clamgate or cdk-serverless-clamscan in actions.tag_dialects",
         );
         problems
     }

@@ -5,6 +5,7 @@
 
 mod actions;
 mod clamd;
+mod dialect;
 mod filter;
 mod http;
 mod load;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use actions::{ActionsConfig, Disposal};
 pub use clamd::{ClamdConfig, Unscannable};
+pub use dialect::TagDialect;
 pub use filter::{Condition, FilterConfig};
 pub use http::HttpConfig;
 pub use load::{ConfigError, Overrides, load};

@@ -258,6 +258,9 @@ impl<S: ObjectStore> Objects<S> {
                 Err(error) => return Err(error),
             }
         }
+        if work.mode != Mode::Look {
+            self.actions.begin(&action::ScannedObject::unread(&work.id, work.delivery.redelivered)).await;
+        }
         let mut unreadable = None;
         let (input, info) = match self.fetch(&work.id, work.size).await? {
             Fetched::Input(input, info) => (Ok(input), Some(info)),
@@ -290,7 +293,8 @@ impl<S: ObjectStore> Objects<S> {
             report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, Duration::ZERO);
             return Ok(Done::Reported(Box::new(report)));
         }
-        let plan = action::plan(&self.policy, id, &judged.verdict, &report.scan_id, &judged.with.definitions);
+        let (scan_id, with) = (&report.scan_id, &judged.with.definitions);
+        let plan = action::plan(&self.policy, id, &judged.verdict, scan_id, with, report.scanned_at);
         let object = action::ScannedObject {
             id,
             info: info.as_deref(),
@@ -364,7 +368,8 @@ impl<S: ObjectStore> Objects<S> {
         let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
         let mut report = work.report(judged.clone());
         // Nothing is moved any more, and a state that is not known for sure is not tagged.
-        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, &report.scan_id, &judged.with.definitions);
+        let (scan_id, with) = (&report.scan_id, &judged.with.definitions);
+        let mut plan = action::plan(&self.policy, &work.id, &judged.verdict, scan_id, with, report.scanned_at);
         let wanted = plan.destination.take().map(|destination| destination.kind.name());
         let is_failed = judged.verdict.status == Status::Failed;
         // A failure is never written over a verdict.
