@@ -69,6 +69,8 @@ pub mod health;
 #[cfg(feature = "service")]
 pub mod http;
 #[cfg(feature = "service")]
+pub mod iam;
+#[cfg(feature = "service")]
 pub mod intake;
 #[cfg(feature = "events")]
 mod key;

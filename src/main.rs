@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Command::Serve => cli::serve::run(config),
         Command::Scan(arguments) => cli::scan::run(&config, arguments),
         Command::Enqueue(arguments) => cli::enqueue::run(&config, arguments),
-        Command::CheckConfig => cli::check_config::run(&config),
+        Command::CheckConfig(arguments) => cli::check_config::run(&config, arguments),
         Command::Health => cli::health::run(&config),
     }
 }

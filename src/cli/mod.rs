@@ -68,8 +68,8 @@ pub enum Command {
     Scan(scan::Arguments),
     /// Put objects that exist already on the queue.
     Enqueue(enqueue::Arguments),
-    /// Print the configuration in effect.
-    CheckConfig,
+    /// Print the configuration in effect, or what it needs to be allowed in AWS.
+    CheckConfig(check_config::Arguments),
     /// Ask the service on this machine whether it is ready.
     Health,
 }

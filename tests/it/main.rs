@@ -11,6 +11,7 @@ mod clamd_bounds;
 mod clamd_clients;
 mod cli;
 mod crash;
+mod dialects;
 mod differential;
 mod docs;
 mod engine;
