@@ -267,7 +267,7 @@ mod tests {
     const REPORTS: &str = "https://sqs.eu-west-2.amazonaws.com/123456789012/reports";
 
     fn scope() -> Scope {
-        Scope { buckets: vec!["up".into(), "up2".into()], ..Scope::default() }
+        Scope { buckets: vec!["upl".into(), "upl2".into()], ..Scope::default() }
     }
 
     fn config(text: &str) -> Config {
@@ -285,8 +285,8 @@ mod tests {
     #[test]
     fn only_what_is_on() -> Result<(), IamError> {
         let read = "s3:GetObject s3:GetObjectVersion";
-        let uploads = "arn:aws:s3:::up/* arn:aws:s3:::up2/*";
-        let buckets = "UploadBuckets: s3:ListBucket; arn:aws:s3:::up arn:aws:s3:::up2".to_owned();
+        let uploads = "arn:aws:s3:::upl/* arn:aws:s3:::upl2/*";
+        let buckets = "UploadBuckets: s3:ListBucket; arn:aws:s3:::upl arn:aws:s3:::upl2".to_owned();
         let queue = "Queue: sqs:ChangeMessageVisibility sqs:DeleteMessage sqs:GetQueueAttributes sqs:ReceiveMessage; \
                      arn:aws:sqs:eu-west-2:123456789012:uploads";
         let tagging = "s3:GetObjectTagging s3:GetObjectVersion s3:GetObjectVersionTagging s3:PutObjectTagging \
@@ -333,15 +333,15 @@ mod tests {
     #[test]
     fn the_partition_is_that_of_the_region() -> Result<(), IamError> {
         for (url, region, uploads, queue) in [
-            ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", None, "arn:aws-cn:s3:::up/*", "arn:aws-cn:sqs:cn-north-1:1:q"),
+            ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", None, "arn:aws-cn:s3:::upl/*", "arn:aws-cn:sqs:cn-north-1:1:q"),
             (
                 "http://localhost:4566/1/q",
                 Some("us-gov-west-1"),
-                "arn:aws-us-gov:s3:::up/*",
+                "arn:aws-us-gov:s3:::upl/*",
                 "arn:aws-us-gov:sqs:us-gov-west-1:1:q",
             ),
         ] {
-            let scope = Scope { buckets: vec!["up".into()], region: region.map(str::to_owned), ..Scope::default() };
+            let scope = Scope { buckets: vec!["upl".into()], region: region.map(str::to_owned), ..Scope::default() };
             let policy = policy(&config(&format!("[queue]\nurl = '{url}'")), &scope)?;
             assert_eq!(policy.statement[0].resource, [queue]);
             assert_eq!(policy.statement[1].resource, [uploads]);

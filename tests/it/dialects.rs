@@ -20,7 +20,7 @@ const ALL: [&str; 7] =
 /// Objects stay where they are.
 const STAY: [(&str, &str); 2] = [("CLAMGATE_ACTIONS__PROMOTE_TO", ""), ("CLAMGATE_ACTIONS__QUARANTINE_TO", "")];
 
-/// What the peer is known to write: see `tests/data/dialects/README.md`.
+/// What the scanner is known to write; the file names its source.
 fn recorded(dialect: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/dialects/{dialect}.json"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()

@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod aws;
 mod clamd;
 mod clamd_beside;
@@ -28,6 +29,7 @@ mod nestings;
 mod objects;
 mod one_shot;
 mod pages;
+mod recorder;
 mod reload;
 mod samples;
 mod service;
