@@ -189,11 +189,14 @@ impl Builder {
             "s3:PutObjectVersionTagging",
         ];
         self.allow("Destinations", &needed, self.object_arns(places.iter().copied()));
+        // As for uploads: somebody may have taken the copy away already.
+        let buckets = self.bucket_arns(places.iter().map(|place| place.bucket.as_str()));
+        self.allow("DestinationBuckets", &["s3:ListBucket"], buckets);
         // Where this service writes must not feed the queue.
         if config.queue.url.is_some() {
             let checked = places.into_iter().chain(&config.report.outbox);
             let buckets = self.bucket_arns(checked.map(|place| place.bucket.as_str()));
-            self.allow("DestinationBuckets", &["s3:GetBucketNotification"], buckets);
+            self.allow("Notifications", &["s3:GetBucketNotification"], buckets);
         }
     }
 
@@ -318,7 +321,8 @@ mod tests {
                     ),
                     buckets.clone(),
                     format!("Destinations: {copy}; arn:aws:s3:::bad/q${{*}}/*"),
-                    "DestinationBuckets: s3:GetBucketNotification; arn:aws:s3:::bad arn:aws:s3:::out".to_owned(),
+                    "DestinationBuckets: s3:ListBucket; arn:aws:s3:::bad".to_owned(),
+                    "Notifications: s3:GetBucketNotification; arn:aws:s3:::bad arn:aws:s3:::out".to_owned(),
                     "Outbox: s3:GetObject s3:PutObject; arn:aws:s3:::out/*".to_owned(),
                     "SinkQueue: sqs:GetQueueAttributes sqs:SendMessage; arn:aws:sqs:eu-west-2:123456789012:reports".to_owned(),
                     "CopyKey: kms:Decrypt kms:GenerateDataKey; arn:aws:kms:*:*:key/*".to_owned(),

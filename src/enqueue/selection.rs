@@ -18,7 +18,13 @@ pub struct Selection {
     /// What the names of our own tags begin with.
     pub tag_prefix: String,
     /// Whose tags say the verdict.
+    #[serde(default = "ours_alone")]
     pub tag_dialects: Vec<TagDialect>,
+}
+
+/// What a state file means that does not say it: there were no others when it was written.
+fn ours_alone() -> Vec<TagDialect> {
+    vec![TagDialect::Clamgate]
 }
 
 /// What an object's tags say about its last scan.

@@ -57,9 +57,10 @@ fn compare(policy: &Value, calls: &BTreeSet<Call>, never_called: &[(&str, &str)]
 }
 
 /// What is only called when something goes wrong, or that S3 looks at without a call of its own.
-const IN_TROUBLE: [(&str, &str); 4] = [
+const IN_TROUBLE: [(&str, &str); 5] = [
     // Decides whether S3 answers 404 or 403.
     ("UploadBuckets", "s3:ListBucket"),
+    ("DestinationBuckets", "s3:ListBucket"),
     // A copy in parts that breaks off.
     ("Destinations", "s3:AbortMultipartUpload"),
     // A copy of another content with the same ETag is undone.
