@@ -43,3 +43,29 @@ impl TagDialect {
         matches!(self, Self::Clamgate | Self::CdkServerlessClamscan)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ActionsConfig;
+
+    #[test]
+    fn dialects_that_cannot_work() {
+        for (text, wrong) in [
+            ("", None),
+            ("tag_dialects = ['clamgate', 'guardduty', 'bucketav', 'aws-s3-virusscan', 'macpro']", None),
+            ("tag_dialects = ['bucket-antivirus-function', 'cdk-serverless-clamscan']", None),
+            ("tag_dialects = []", Some("actions.tag = false")),
+            ("tag_dialects = ['macpro', 'macpro']", Some("name each once")),
+            ("tag_prefix = 'av-'", None),
+            ("tag_prefix = 'av-'\ntag_dialects = ['clamgate', 'bucket-antivirus-function']", Some("actions.tag_prefix")),
+            ("tag_prefix = 'scan-'\ntag_dialects = ['cdk-serverless-clamscan', 'clamgate']", Some("actions.tag_prefix")),
+            ("tag_in_progress = true", None),
+            ("tag_in_progress = true\ntag = false", Some("actions.tag_in_progress needs")),
+            ("tag_in_progress = true\ntag_dialects = ['guardduty']", Some("actions.tag_in_progress needs")),
+        ] {
+            let config = toml::from_str::<ActionsConfig>(text);
+            let problems = config.map(|config| config.problems().join("\n")).unwrap_or_else(|error| format!("{error}"));
+            assert!(wrong.map_or(problems.is_empty(), |wrong| problems.contains(wrong)), "{text}: {problems}");
+        }
+    }
+}
