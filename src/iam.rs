@@ -1,4 +1,5 @@
-//! The least that the service must be allowed in AWS, as an IAM policy made from the configuration. Pure: nothing is asked of AWS.
+//! The least that the service must be allowed in AWS, as an IAM policy made from the configuration. Pure: nothing is asked of
+//! AWS.
 
 mod names;
 
@@ -57,7 +58,8 @@ pub enum IamError {
     KmsKey(String),
     /// That is no SQS queue's URL.
     #[error(
-        "cannot make an ARN from {0:?}: a queue's URL ends in /ACCOUNT/NAME, as in https://sqs.eu-west-2.amazonaws.com/123456789012/uploads"
+        "cannot make an ARN from {0:?}: a queue's URL ends in /ACCOUNT/NAME, as in \
+         https://sqs.eu-west-2.amazonaws.com/123456789012/uploads"
     )]
     QueueUrl(String),
     /// Neither the queue's URL nor anything else tells the region.
@@ -172,7 +174,8 @@ impl Builder {
         let everything = |bucket: &String| Location { bucket: bucket.clone(), prefix: String::new() };
         let objects = self.object_arns(&buckets.iter().map(everything).collect::<Vec<_>>());
         self.allow("Uploads", &needed, objects);
-        // Without it, S3 answers 403 instead of 404 for an object that is gone: its message would come back until it is given up.
+        // Without it, S3 answers 403 instead of 404 for an object that is gone: its message would come back until it is given
+        // up.
         self.allow("UploadBuckets", &["s3:ListBucket"], self.bucket_arns(buckets.iter().map(String::as_str)));
     }
 

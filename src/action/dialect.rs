@@ -1,7 +1,7 @@
 //! What the tags of each scanner are called and what they say. Pure: nothing here talks to S3.
 //!
-//! The words are those that each scanner's source or documentation shows (`tests/data/dialects`, docs/ways-out/tags.md). Only `CLEAN`
-//! is ever said to be clean. What a scanner has no word for is said by one that keeps readers out, or not at all.
+//! The words are those that each scanner's source or documentation shows (`tests/data/dialects`, docs/ways-out/tags.md). Only
+//! `CLEAN` is ever said to be clean. What a scanner has no word for is said by one that keeps readers out, or not at all.
 
 use time::{OffsetDateTime, UtcOffset};
 
@@ -238,8 +238,8 @@ impl<'a> Dialects<'a> {
         tags.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
     }
 
-    /// Whether the tags say in every dialect that the object was scanned. Words that some dialects also have for an object which
-    /// failed or was skipped do not say so, unless our own tags do.
+    /// Whether the tags say in every dialect that the object was scanned. Words that some dialects also have for an object
+    /// which failed or was skipped do not say so, unless our own tags do.
     pub(crate) fn are_of_a_scan(self, tags: &Pairs) -> bool {
         let says_so = |dialect: &TagDialect| self.word(*dialect, tags).is_some_and(|word| words(*dialect).is_of_a_scan(word));
         let all_are_final = self.chosen.iter().all(|dialect| self.is_final(*dialect, tags));
@@ -247,15 +247,16 @@ impl<'a> Dialects<'a> {
         all_are_final && if self.chosen.contains(ours) { says_so(ours) } else { self.chosen.iter().all(says_so) }
     }
 
-    /// Whether the tags found are those of the very scan that `ours` are of, but for the time. Only our own name the scan: others
-    /// may be of another version of the object.
+    /// Whether the tags found are those of the very scan that `ours` are of, but for the time. Only our own name the scan:
+    /// others may be of another version of the object.
     pub(super) fn are_of_one_scan(self, found: &Pairs, ours: &Pairs) -> bool {
         let scan_id = self.scan_id_key();
         ours.iter().any(|(name, _)| *name == scan_id) && ours.iter().all(|tag| Self::is_time(&tag.0) || found.contains(tag))
     }
 }
 
-/// The signature as clamdscan prints it, which bucket-antivirus-function copies; `OK` if there is none, and `UNKNOWN` if it does not know it.
+/// The signature as clamdscan prints it, which bucket-antivirus-function copies; `OK` if there is none, and `UNKNOWN` if it
+/// does not know it.
 fn av_signature(verdict: &Verdict) -> String {
     match (verdict.status, verdict.signatures.first()) {
         (Status::Clean, _) => "OK".to_owned(),
@@ -399,8 +400,8 @@ mod tests {
         }
     }
 
-    /// Without our own tags, those of the copy of an older version looked like those of the copy to be made: it was not made, and the
-    /// original removed.
+    /// Without our own tags, those of the copy of an older version looked like those of the copy to be made: it was not made,
+    /// and the original removed.
     #[test]
     fn tags_that_do_not_name_the_scan_prove_nothing() {
         use TagDialect::{Clamgate, Macpro};

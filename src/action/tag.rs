@@ -64,8 +64,8 @@ pub(super) fn merge(own: &Pairs, ours: &Pairs, dialects: Dialects<'_>) -> Merged
     let room = MOST_TAGS.saturating_sub(kept);
     let no_room = (room < needed).then(|| {
         format!(
-            "the object has {kept} tags of its own, {needed} more are needed to say its status, and S3 keeps {MOST_TAGS}: remove \
-             some from the object and scan it again, or take dialects out of actions.tag_dialects"
+            "the object has {kept} tags of its own, {needed} more are needed to say its status, and S3 keeps {MOST_TAGS}: \
+             remove some from the object and scan it again, or take dialects out of actions.tag_dialects"
         )
     });
     tags.extend(ours.iter().take(room).cloned());
@@ -142,8 +142,8 @@ async fn take_back(client: &Client, id: &ObjectId, tags: &Pairs, dialects: Diale
     if are_ours(&found, tags) { put(client, id, &without(&found, dialects)).await } else { Ok(()) }
 }
 
-/// Whether the verdict's tags among `found` are these: not all need be there, for there may have been no room, but none may say otherwise.
-/// Times may: an earlier delivery wrote its own.
+/// Whether the verdict's tags among `found` are these: not all need be there, for there may have been no room, but none may
+/// say otherwise. Times may: an earlier delivery wrote its own.
 fn are_ours(found: &Pairs, tags: &Pairs) -> bool {
     let value = |name: &str| found.iter().find(|(other, _)| other == name).map(|(_, value)| value);
     tags.first().is_some_and(|status| found.contains(status))

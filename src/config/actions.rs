@@ -99,7 +99,8 @@ impl ActionsConfig {
         let is_first = |(place, key)| keys.iter().position(|other| other == key) == Some(place);
         require(
             keys.iter().enumerate().all(is_first),
-            "actions.tag_dialects has two that write one tag: name each once, and let no other's names begin with actions.tag_prefix",
+            "actions.tag_dialects has two that write one tag: name each once, and let no other's names \
+             begin with actions.tag_prefix",
         );
         require(
             !self.tag_in_progress || (self.tag && dialects.iter().any(|dialect| dialect.knows_in_progress())),

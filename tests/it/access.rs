@@ -31,7 +31,8 @@ fn covers(pattern: &str, arn: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == arn, |beginning| arn.starts_with(beginning))
 }
 
-/// Compares a policy with what was called: nothing that it does not allow, and nothing allowed that was never called but for these.
+/// Compares a policy with what was called: nothing that it does not allow, and nothing allowed that was never called but for
+/// these.
 fn compare(policy: &Value, calls: &BTreeSet<Call>, never_called: &[(&str, &str)]) {
     assert_eq!(policy["Version"], "2012-10-17");
     let statements = policy["Statement"].as_array().unwrap();
@@ -178,8 +179,8 @@ const SCANNER: &str = "arn:aws:iam::ACCOUNT:role/SCANNER-ROLE";
 const SOMEBODY: &str = "arn:aws:iam::ACCOUNT:role/somebody";
 
 /// Whether a statement of a bucket policy is about the request
-/// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>): a negated operator holds
-/// when there is no such key, and so does no other.
+/// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>): a negated
+/// operator holds when there is no such key, and so does no other.
 fn applies(statement: &Value, asked: &Asked<'_>) -> bool {
     let actions = match &statement["Action"] {
         Value::String(one) => vec![one.as_str()],

@@ -96,7 +96,8 @@ async fn several_at_once_beside_the_objects_own() {
         let aws = Aws::with(Setup { versioned, receives: 5 }).await;
         let settings = with(&[("CLAMGATE_ACTIONS__TAG_DIALECTS", r#"["guardduty", "macpro", "clamgate"]"#)]);
         let _service = Service::start(&aws, &settings).await;
-        let earlier = "team=a%20b&GuardDutyMalwareScanStatus=NO_THREATS_FOUND&virusScanStatus=CLEAN&virusScanTimestamp=1&clamgate-status=CLEAN&clamgate-detail=x&av-status=CLEAN";
+        let earlier = "team=a%20b&GuardDutyMalwareScanStatus=NO_THREATS_FOUND&virusScanStatus=CLEAN&virusScanTimestamp=1&\
+             clamgate-status=CLEAN&clamgate-detail=x&av-status=CLEAN";
         put(&aws, "k", eicar(), earlier).await;
         aws.until_drained().await;
         let expected = json!({
@@ -234,14 +235,17 @@ async fn what_is_skipped_is_said_in_each_dialect() {
     put(&aws, "t/judged", eicar(), "virusScanStatus=INFECTED").await;
     aws.until_drained().await;
     let skipped = json!({
-        "clamgate-status": "SKIPPED", "clamgate-detail": "thumbs", "virusScanStatus": "SKIPPED", "GuardDutyMalwareScanStatus": "UNSUPPORTED",
+        "clamgate-status": "SKIPPED",
+        "clamgate-detail": "thumbs",
+        "virusScanStatus": "SKIPPED",
+        "GuardDutyMalwareScanStatus": "UNSUPPORTED",
     });
     assert_eq!(json!(tags(&aws, "t/new").await), skipped);
     assert_eq!(json!(tags(&aws, "t/judged").await), json!({"virusScanStatus": "INFECTED"}));
 }
 
-/// Versions are scanned in any order. Without our own tags, which name the scan, the tags at the destination looked like those of the
-/// copy to be made: it was not made, and the original removed.
+/// Versions are scanned in any order. Without our own tags, which name the scan, the tags at the destination looked like
+/// those of the copy to be made: it was not made, and the original removed.
 #[tokio::test]
 async fn a_second_clean_version_was_lost_behind_the_first_ones_tags() {
     let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
