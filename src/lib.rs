@@ -72,6 +72,8 @@ pub mod http;
 #[cfg(feature = "service")]
 mod https;
 #[cfg(feature = "service")]
+pub mod iam;
+#[cfg(feature = "service")]
 pub mod intake;
 #[cfg(feature = "events")]
 mod key;

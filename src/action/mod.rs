@@ -5,6 +5,7 @@
 
 mod definitions;
 mod destinations;
+mod dialect;
 mod notes;
 mod place;
 mod placeholder;
@@ -17,11 +18,21 @@ use std::borrow::Cow;
 use aws_sdk_s3::Client;
 
 pub use definitions::ScannedWith;
+pub(crate) use dialect::Dialects;
 pub use policy::{Fate, Kind, Move, Plan, plan};
 pub(crate) use tag::Pairs as Tags;
 
 use crate::config::{ActionsConfig, Destination, Location};
 use crate::s3::{self, LONGEST_KEY, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+
+/// How an object was moved.
+struct Relocated {
+    outcome: StepOutcome,
+    /// Where it is, or would have been.
+    key: String,
+    /// Why not every status found room in the copy's tags, if so.
+    no_room: Option<String>,
+}
 
 /// Carries out what the policy says.
 #[derive(Debug, Clone)]
@@ -169,19 +180,20 @@ impl Actions {
     pub async fn apply(&self, object: &ScannedObject<'_>, plan: &Plan) -> Result<Applied, ActionError> {
         let mut applied = Applied::default();
         if let Fate::Move(to) = &plan.fate {
-            let (outcome, key) = self.relocate(object, plan, to).await?;
-            let mut step = Step { action: to.kind.name(), destination: None, outcome };
-            if step.outcome == StepOutcome::Done {
+            let Relocated { outcome, key, no_room } = self.relocate(object, plan, to).await?;
+            let is_done = outcome == StepOutcome::Done;
+            let destination = is_done.then(|| format!("s3://{}/{key}", to.destination.bucket()));
+            if is_done {
                 applied.rest = Rest::Remove;
-                step.destination = Some(format!("s3://{}/{key}", to.destination.bucket()));
             }
-            applied.steps.push(step);
+            applied.steps.push(Step { action: to.kind.name(), destination: destination.clone(), outcome });
+            applied.steps.extend(no_room.map(|why| Step { action: "tag", destination, outcome: StepOutcome::Failed(why) }));
         }
         let is_moved = applied.rest == Rest::Remove;
         if !plan.tags.is_empty() && !is_moved {
-            let outcome = match tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await {
-                Ok(0) => StepOutcome::Failed("the object has ten tags of its own, and S3 keeps no more".to_owned()),
-                Ok(_) => StepOutcome::Done,
+            let outcome = match tag::apply(&self.client, object, &plan.tags, self.dialects()).await {
+                Ok(Some(no_room)) => StepOutcome::Failed(no_room),
+                Ok(None) => StepOutcome::Done,
                 Err(error) => impossible(error)?,
             };
             applied.steps.push(Step { action: "tag", destination: None, outcome });
@@ -202,27 +214,49 @@ impl Actions {
         Ok(applied)
     }
 
+    /// Tags an object as being scanned, if that is wanted, unless it carries a verdict. That says nothing which anybody may
+    /// rely on: when it fails, the work goes on.
+    pub async fn begin(&self, object: &ScannedObject<'_>) {
+        if !self.config.tag_in_progress || !object.id.is_pinned() {
+            return;
+        }
+        if let Err(error) = self.tag_unless_judged(object, &self.dialects().in_progress()).await
+            && !error.is_moot()
+        {
+            tracing::warn!(%error, "cannot tag an object as being scanned");
+        }
+    }
+
     /// Tags an object that is not scanned, unless it carries a verdict.
     ///
     /// # Errors
     ///
     /// [`ActionError`], as for [`Actions::apply`].
     pub async fn skip(&self, object: &ScannedObject<'_>, why: &str) -> Result<(), ActionError> {
-        if !self.has_status(object.id).await? {
-            let tags = policy::skipped_tags(&self.config.tag_prefix, why);
-            tag::apply(&self.client, object, &tags, &self.config.tag_prefix).await?;
+        self.tag_unless_judged(object, &self.dialects().skipped(why)).await
+    }
+
+    async fn tag_unless_judged(&self, object: &ScannedObject<'_>, tags: &Tags) -> Result<(), ActionError> {
+        if !tags.is_empty() && !self.has_status(object.id).await? {
+            let no_room = tag::apply(&self.client, object, tags, self.dialects()).await?;
+            if let Some(why) = no_room {
+                tracing::warn!(bucket = object.id.bucket, key = object.id.key, why, "no room for tags");
+            }
         }
         Ok(())
     }
 
-    /// Whether the object is tagged with a status.
+    /// Whether the object is tagged with a status, other than that it is being scanned.
     ///
     /// # Errors
     ///
     /// [`ActionError::S3`]
     pub async fn has_status(&self, id: &ObjectId) -> Result<bool, ActionError> {
-        let status = format!("{}status", self.config.tag_prefix);
-        Ok(s3::tags(&self.client, id).await?.iter().any(|(name, _)| *name == status))
+        Ok(self.dialects().has_status(&s3::tags(&self.client, id).await?))
+    }
+
+    fn dialects(&self) -> Dialects<'_> {
+        Dialects::of(&self.config)
     }
 
     /// Removes the original, if it was copied to its destination or is to be deleted, or puts a placeholder in its place. One that S3 does not
@@ -240,7 +274,7 @@ impl Actions {
         let is_tagged = applied.steps.iter().any(|step| step.action == "tag");
         if let Err(error) = done {
             if error.kind != S3ErrorKind::Transient && !plan.tags.is_empty() && !is_tagged {
-                tag::apply(&self.client, object, &plan.tags, &self.config.tag_prefix).await?;
+                tag::apply(&self.client, object, &plan.tags, self.dialects()).await?;
             }
             return Err(error.into());
         }
@@ -262,7 +296,7 @@ impl Actions {
             Ok(own) => own,
             Err(error) => return gone(error),
         };
-        let (tags, _) = tag::merge(&own, &plan.tags, &self.config.tag_prefix);
+        let tag::Merged { tags, .. } = tag::merge(&own, &plan.tags, self.dialects());
         placeholder::Placeholder { id, etag, tags: &tags, notes: &plan.notes, config: &self.config }.put(&self.client).await
     }
 
@@ -274,42 +308,43 @@ impl Actions {
         }
     }
 
-    /// Copies the object to its destination, unless that has been done, or a newer version is there; how that went, and the key.
-    async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<(StepOutcome, String), ActionError> {
-        let without_key = |outcome| (outcome, String::new());
+    /// Copies the object to its destination, unless that has been done, or a newer version is there; how that went.
+    async fn relocate(&self, object: &ScannedObject<'_>, plan: &Plan, to: &Move) -> Result<Relocated, ActionError> {
+        let not_moved = |outcome| Relocated { outcome, key: String::new(), no_room: None };
         if let Some(why) = object.unreadable {
-            return Ok(without_key(StepOutcome::Skipped(why.to_owned())));
+            return Ok(not_moved(StepOutcome::Skipped(why.to_owned())));
         }
         let info = self.info(object).await?;
         let key = match place::key(&to.destination, object, &info) {
             Ok(key) if key.len() <= LONGEST_KEY => key,
             Ok(_) => {
                 let why = format!("the key at the destination would be longer than {LONGEST_KEY} bytes");
-                return Ok(without_key(StepOutcome::Failed(why)));
+                return Ok(not_moved(StepOutcome::Failed(why)));
             }
-            Err(why) => return Ok(without_key(StepOutcome::Failed(why))),
+            Err(why) => return Ok(not_moved(StepOutcome::Failed(why))),
         };
         let there = ObjectId { bucket: to.destination.bucket().to_owned(), key, version_id: None, etag: None };
         // The versions of a key can be scanned in any order, but go to one place, unless its name tells them or their contents apart.
         let is_shared = to.destination.is_shared_by_versions();
         let sequencer = object.sequencer.filter(|_| is_shared && object.id.version_id.is_some() && !plan.tags.is_empty());
-        let sequencer_tag = format!("{}sequencer", self.config.tag_prefix);
+        let dialects = self.dialects();
+        let sequencer_tag = dialects.sequencer_key();
         if object.redelivered || sequencer.is_some() {
             let tags = self.tags_at(&there).await?;
             if self.is_there(&there, &tags, plan, to.kind, object.redelivered).await? {
-                return Ok((StepOutcome::Done, there.key));
+                return Ok(Relocated { outcome: StepOutcome::Done, key: there.key, no_room: None });
             }
             let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
             if sequencer.is_some() && tags.iter().any(newer) {
-                return Ok((StepOutcome::Skipped("a newer version is there already".to_owned()), there.key));
+                return Ok(not_moved(StepOutcome::Skipped("a newer version is there already".to_owned())));
             }
         }
         let mut ours = plan.tags.clone();
         if let Some(sequencer) = sequencer {
             // Next to the status: when room is short, what keeps versions in order matters more than what explains.
-            ours.insert(ours.len().min(1), (sequencer_tag, sequencer.to_owned()));
+            ours.insert(dialects.statuses(&ours).min(ours.len()), (sequencer_tag, sequencer.to_owned()));
         }
-        let (tags, _) = tag::merge(&s3::tags(&self.client, object.id).await?, &ours, &self.config.tag_prefix);
+        let tag::Merged { tags, no_room } = tag::merge(&s3::tags(&self.client, object.id).await?, &ours, dialects);
         let metadata = match to.kind {
             Kind::Quarantine => Some(notes::with_notes(&info.metadata, object.id, &plan.notes)),
             Kind::Promote if info.metadata.iter().any(|(name, _)| notes::is_note(name)) => {
@@ -332,7 +367,7 @@ impl Actions {
             Ok(()) => StepOutcome::Done,
             Err(error) => impossible(error)?,
         };
-        Ok((outcome, there.key))
+        Ok(Relocated { outcome, key: there.key, no_room })
     }
 
     /// Whether what is at the destination is the copy that an earlier delivery made: its tags say so, or, where there was no room for them,
@@ -346,8 +381,7 @@ impl Actions {
         redelivered: bool,
     ) -> Result<bool, S3Error> {
         // The same verdict alone could be on a copy of another content.
-        let is_of_scan = tags.iter().any(|(_, value)| *value == plan.scan_id);
-        if is_of_scan && !plan.tags.is_empty() && plan.tags.iter().all(|tag| tags.contains(tag)) {
+        if self.dialects().are_of_one_scan(tags, &plan.tags) {
             return Ok(true);
         }
         if kind == Kind::Promote || !redelivered {

@@ -2,15 +2,16 @@
 
 use time::OffsetDateTime;
 
-use super::{ScannedWith, notes};
+use super::dialect::Dialects;
+use super::notes;
 use crate::config::{ActionsConfig, Destination, Disposal};
-use crate::engine::{Definitions, Reason, Status, Verdict};
+use crate::engine::{Definitions, Verdict};
 use crate::s3::ObjectId;
 
 /// What is to be done with one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The tags that say the verdict, names included; empty when tagging is off.
+    /// The tags that say the verdict, names included, the status of every dialect first; empty when tagging is off.
     pub tags: Vec<(String, String)>,
     /// What becomes of the object beside that.
     pub fate: Fate,
@@ -76,10 +77,7 @@ impl Kind {
     }
 }
 
-/// The most characters of a tag's value that S3 takes.
-const LONGEST_VALUE: usize = 256;
-
-/// What the configuration wants done after this verdict.
+/// What the configuration wants done after this verdict, reached at that time.
 #[must_use]
 pub fn plan(
     config: &ActionsConfig,
@@ -105,52 +103,17 @@ pub fn plan(
         Disposal::Promote | Disposal::Quarantine | Disposal::Delete | Disposal::Replace | Disposal::Leave => Fate::Leave,
     };
     Plan {
-        tags: if policy.tag { tags(&config.tag_prefix, verdict, scan_id, with) } else { Vec::new() },
+        tags: if policy.tag { Dialects::of(config).verdict(verdict, scan_id, with, scanned_at) } else { Vec::new() },
         fate,
         scan_id: scan_id.to_owned(),
         notes: notes::of_scan(verdict, scan_id, scanned_at),
     }
 }
 
-fn tags(prefix: &str, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Vec<(String, String)> {
-    let mut tags = vec![(format!("{prefix}status"), verdict.status.to_string())];
-    let detail = if verdict.signatures.is_empty() {
-        match (verdict.reason, &verdict.detail) {
-            // Other details can name what is inside a private document.
-            (Some(reason @ Reason::LimitExceeded), Some(limit)) => Some(format!("{reason} {limit}")),
-            (Some(reason), _) => Some(reason.to_string()),
-            (None, _) => None,
-        }
-    } else {
-        Some(verdict.signatures.join(" "))
-    };
-    if let Some(detail) = detail {
-        tags.push((format!("{prefix}detail"), tag_value(&detail)));
-    }
-    tags.push((format!("{prefix}scan-id"), scan_id.to_owned()));
-    // What failed was not scanned with anything.
-    if verdict.status != Status::Failed {
-        let with = ScannedWith::new(with.version, &with.fingerprint);
-        tags.push((ScannedWith::tag_name(prefix), with.to_string()));
-    }
-    tags
-}
-
-/// The tags of an object that is not scanned.
-pub(super) fn skipped_tags(prefix: &str, why: &str) -> Vec<(String, String)> {
-    vec![(format!("{prefix}status"), "SKIPPED".to_owned()), (format!("{prefix}detail"), tag_value(why))]
-}
-
-/// A text in the alphabet that all AWS services take in tag values, and no longer than S3 takes
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html>).
-fn tag_value(text: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || " +-=._:/@".contains(c);
-    text.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST_VALUE).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Reason, Status};
 
     fn verdict(status: Status, signatures: &[&str], reason: Option<Reason>, detail: Option<&str>) -> Verdict {
         Verdict {
@@ -252,11 +215,5 @@ mod tests {
             assert_eq!(plan.fate.name(), name, "{bucket}/{key} {status}");
         }
         Ok(())
-    }
-
-    #[test]
-    fn tag_values_are_tamed() {
-        assert_eq!(tag_value("a<b>\n{é}"), "a_b_____");
-        assert_eq!(tag_value(&"x".repeat(999)).len(), LONGEST_VALUE);
     }
 }

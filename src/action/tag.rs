@@ -5,6 +5,7 @@ use aws_sdk_s3::types::{Tag, Tagging};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::ScannedObject;
+use super::dialect::Dialects;
 use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 
 /// The most tags that S3 keeps for an object.
@@ -13,50 +14,67 @@ const MOST_TAGS: usize = 10;
 /// Name and value.
 pub(crate) type Pairs = Vec<(String, String)>;
 
-/// Writes the tags beside those that the object has, to the version that was scanned, and says how many found room.
+/// Tags as they shall be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Merged {
+    pub(super) tags: Pairs,
+    /// Why not every status is among them, if so.
+    pub(super) no_room: Option<String>,
+}
+
+/// Writes the tags beside those that the object has, to the version that was scanned, and says why not every status found room,
+/// if so.
 ///
 /// S3 knows no condition for tags. In a bucket without versions the ETag is looked at before and after; if the object was
 /// replaced in between, the new one loses the tags again, which say nothing about it. So it does on a redelivery, for the
 /// case that the earlier one got no further.
-pub(super) async fn apply(client: &Client, object: &ScannedObject<'_>, tags: &Pairs, prefix: &str) -> Result<usize, S3Error> {
+pub(super) async fn apply(
+    client: &Client,
+    object: &ScannedObject<'_>,
+    tags: &Pairs,
+    dialects: Dialects<'_>,
+) -> Result<Option<String>, S3Error> {
     let id = object.id;
     if id.version_id.is_some() {
-        let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);
-        put(client, id, &merged).await?;
-        return Ok(fit);
+        let merged = merge(&s3::tags(client, id).await?, tags, dialects);
+        put(client, id, &merged.tags).await?;
+        return Ok(merged.no_room);
     }
     if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced && object.redelivered {
-            take_back(client, id, tags, prefix).await?;
+            take_back(client, id, tags, dialects).await?;
         }
         return Err(error);
     }
-    let (merged, fit) = merge(&s3::tags(client, id).await?, tags, prefix);
-    put(client, id, &merged).await?;
+    let merged = merge(&s3::tags(client, id).await?, tags, dialects);
+    put(client, id, &merged.tags).await?;
     if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced {
-            take_back(client, id, tags, prefix).await?;
+            take_back(client, id, tags, dialects).await?;
         }
         return Err(error);
     }
-    Ok(fit)
+    Ok(merged.no_room)
 }
 
-/// The object's own tags and as many of ours as there is room for, the first ones first; instead of those of an earlier scan.
-pub(super) fn merge(own: &Pairs, ours: &Pairs, prefix: &str) -> (Pairs, usize) {
-    let mut tags = without(own, prefix);
-    let fit = MOST_TAGS.saturating_sub(tags.len()).min(ours.len());
-    tags.extend(ours.iter().take(fit).cloned());
-    (tags, fit)
+/// The object's own tags and as many of ours as there is room for, the first ones first; nothing of an earlier scan stays.
+pub(super) fn merge(own: &Pairs, ours: &Pairs, dialects: Dialects<'_>) -> Merged {
+    let mut tags = without(own, dialects);
+    let (kept, needed) = (tags.len(), dialects.statuses(ours));
+    let room = MOST_TAGS.saturating_sub(kept);
+    let no_room = (room < needed).then(|| {
+        format!(
+            "the object has {kept} tags of its own, {needed} more are needed to say its status, and S3 keeps {MOST_TAGS}: \
+             remove some from the object and scan it again, or take dialects out of actions.tag_dialects"
+        )
+    });
+    tags.extend(ours.iter().take(room).cloned());
+    Merged { tags, no_room }
 }
 
 /// The tags without those that a scan wrote.
-fn without(tags: &Pairs, prefix: &str) -> Pairs {
-    let is_ours = |name: &str| {
-        name.strip_prefix(prefix)
-            .is_some_and(|rest| matches!(rest, "status" | "detail" | "scan-id" | "definitions" | "sequencer"))
-    };
-    tags.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
+fn without(tags: &Pairs, dialects: Dialects<'_>) -> Pairs {
+    tags.iter().filter(|(name, _)| !dialects.owns(name)).cloned().collect()
 }
 
 /// Replaces the object's tags.
@@ -115,20 +133,21 @@ async fn listed_unchanged(client: &Client, id: &ObjectId) -> Result<(), S3Error>
 }
 
 /// Removes our tags from an object that replaced the scanned one, unless a scan of its own has tagged it since.
-async fn take_back(client: &Client, id: &ObjectId, tags: &Pairs, prefix: &str) -> Result<(), S3Error> {
+async fn take_back(client: &Client, id: &ObjectId, tags: &Pairs, dialects: Dialects<'_>) -> Result<(), S3Error> {
     tracing::info!(bucket = id.bucket, key = id.key, "replaced while it was tagged: taking the tags back");
     let found = match s3::tags(client, id).await {
         Err(S3Error { kind: S3ErrorKind::Gone, .. }) => return Ok(()),
         found => found?,
     };
-    if are_ours(&found, tags) { put(client, id, &without(&found, prefix)).await } else { Ok(()) }
+    if are_ours(&found, tags) { put(client, id, &without(&found, dialects)).await } else { Ok(()) }
 }
 
-/// Whether the verdict's tags among `found` are these: not all need be there, for there may have been no room, but none may say otherwise.
+/// Whether the verdict's tags among `found` are these: not all need be there, for there may have been no room, but none may
+/// say otherwise. Times may: an earlier delivery wrote its own.
 fn are_ours(found: &Pairs, tags: &Pairs) -> bool {
     let value = |name: &str| found.iter().find(|(other, _)| other == name).map(|(_, value)| value);
     tags.first().is_some_and(|status| found.contains(status))
-        && tags.iter().all(|(name, ours)| value(name).is_none_or(|value| value == ours))
+        && tags.iter().all(|(name, ours)| Dialects::is_time(name) || value(name).is_none_or(|value| value == ours))
 }
 
 /// The tags as `x-amz-tagging` wants them: a query string.
@@ -141,31 +160,47 @@ pub(super) fn header(tags: &Pairs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TagDialect;
 
     fn pairs(tags: &[(&str, &str)]) -> Pairs {
         tags.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
+    const BOTH: Dialects<'_> = Dialects::new("p-", &[TagDialect::Clamgate, TagDialect::Macpro]);
+
     #[test]
     fn own_tags_stay_and_earlier_verdicts_go() {
-        let own =
-            pairs(&[("team", "a b"), ("p-status", "CLEAN"), ("p-detail", "x"), ("p-definitions", "1 a"), ("p-other", "kept")]);
-        let (merged, fit) = merge(&own, &pairs(&[("p-status", "INFECTED"), ("p-scan-id", "1")]), "p-");
-        assert_eq!(merged, pairs(&[("team", "a b"), ("p-other", "kept"), ("p-status", "INFECTED"), ("p-scan-id", "1")]));
-        assert_eq!(fit, 2);
+        let own = pairs(&[
+            ("team", "a b"),
+            ("p-status", "CLEAN"),
+            ("virusScanStatus", "CLEAN"),
+            ("virusScanTimestamp", "1"),
+            ("p-detail", "x"),
+            ("p-definitions", "1 a"),
+            ("p-other", "kept"),
+            // Of a dialect that is not configured: somebody else's.
+            ("av-status", "CLEAN"),
+        ]);
+        let ours = pairs(&[("p-status", "INFECTED"), ("virusScanStatus", "INFECTED"), ("p-scan-id", "1")]);
+        let kept = pairs(&[("team", "a b"), ("p-other", "kept"), ("av-status", "CLEAN")]);
+        assert_eq!(merge(&own, &ours, BOTH), Merged { tags: [kept, ours].concat(), no_room: None });
     }
 
     /// With eight tags of the object's own, not all of ours fitted; none was taken back from the object that replaced it.
     #[test]
     fn tags_that_had_no_room_kept_the_others_in_place() {
-        let ours = pairs(&[("p-status", "CLEAN"), ("p-detail", "d"), ("p-scan-id", "1")]);
+        let ours =
+            pairs(&[("p-status", "CLEAN"), ("virusScanStatus", "CLEAN"), ("virusScanTimestamp", "5"), ("p-scan-id", "1")]);
         for (found, expected) in [
-            (vec![("p-status", "CLEAN"), ("p-detail", "d"), ("p-scan-id", "1")], true),
-            (vec![("team", "a"), ("p-status", "CLEAN"), ("p-detail", "d")], true),
+            (vec![("p-status", "CLEAN"), ("virusScanStatus", "CLEAN"), ("virusScanTimestamp", "5"), ("p-scan-id", "1")], true),
+            (vec![("team", "a"), ("p-status", "CLEAN"), ("virusScanStatus", "CLEAN")], true),
             (vec![("p-status", "CLEAN")], true),
-            (vec![("p-status", "INFECTED"), ("p-detail", "d"), ("p-scan-id", "1")], false),
+            // The delivery before this one scanned at another time.
+            (vec![("p-status", "CLEAN"), ("virusScanStatus", "CLEAN"), ("virusScanTimestamp", "4"), ("p-scan-id", "1")], true),
+            (vec![("p-status", "INFECTED"), ("p-scan-id", "1")], false),
+            (vec![("p-status", "CLEAN"), ("virusScanStatus", "ERROR")], false),
             (vec![("p-status", "CLEAN"), ("p-scan-id", "2")], false),
-            (vec![("p-detail", "d"), ("p-scan-id", "1")], false),
+            (vec![("p-scan-id", "1")], false),
             (vec![], false),
         ] {
             assert_eq!(are_ours(&pairs(&found), &ours), expected, "{found:?}");
@@ -173,14 +208,26 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_ten_and_the_status_first() {
-        for (own, fit) in [(7, 3), (8, 2), (9, 1), (10, 0)] {
-            let own: Pairs = (0..own).map(|n| (format!("t{n}"), String::new())).collect();
-            let ours = pairs(&[("p-status", "CLEAN"), ("p-detail", "d"), ("p-scan-id", "1")]);
-            let (merged, found) = merge(&own, &ours, "p-");
-            assert_eq!((merged.len(), found), (10, fit));
-            assert_eq!(merged.contains(&ours[0]), fit > 0);
+    fn no_more_than_ten_and_every_status_or_a_complaint() {
+        let ours =
+            pairs(&[("p-status", "CLEAN"), ("virusScanStatus", "CLEAN"), ("virusScanTimestamp", "5"), ("p-scan-id", "1")]);
+        let own = |own: usize| -> Pairs { (0..own).map(|n| (format!("t{n}"), String::new())).collect() };
+        for (number, fit) in [(6, 4), (7, 3), (8, 2), (9, 1), (10, 0)] {
+            // Whatever an earlier scan said does not stay.
+            let earlier = pairs(&[("virusScanStatus", "CLEAN"), ("p-status", "CLEAN")]);
+            let found = own(number).into_iter().chain(earlier).take(10).collect();
+            let merged = merge(&found, &ours, BOTH);
+            assert_eq!(merged.tags, [own(number), ours[..fit].to_vec()].concat());
+            assert_eq!(merged.no_room.is_some(), fit < 2);
         }
+        let infected = pairs(&[("p-status", "INFECTED"), ("virusScanStatus", "INFECTED")]);
+        let found = [own(9), pairs(&[("virusScanStatus", "CLEAN")])].concat();
+        let merged = merge(&found, &infected, BOTH);
+        assert_eq!(merged.tags, [own(9), infected[..1].to_vec()].concat(), "no stale CLEAN, though not all fits");
+        assert!(merged.no_room.is_some());
+        let no_room = merge(&own(10), &ours, BOTH).no_room.unwrap_or_default();
+        assert!(no_room.contains("10 tags of its own, 2 more are needed"), "{no_room}");
+        assert!(no_room.contains("actions.tag_dialects"), "{no_room}");
     }
 
     #[test]

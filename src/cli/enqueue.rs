@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{FAILED, OK, printable, usage};
 use crate::action::ScannedWith;
 use crate::aws;
-use crate::config::{Config, Location};
+use crate::config::{Config, Location, TagDialect};
 use crate::engine::{LoadError, Snapshot};
 use crate::enqueue::{self, Destination, Ending, Progress, Request, Selection, StateError, StateFile, TagRule, Work};
 use crate::queue::job::{check_custom, check_trace_id};
@@ -179,7 +179,14 @@ fn selection(config: &Config, arguments: &Arguments) -> Result<Selection> {
     } else {
         TagRule::Any
     };
-    Ok(Selection { since: arguments.since, tags, tag_prefix: config.actions.tag_prefix.clone() })
+    let actions = &config.actions;
+    if arguments.older_than_definitions && !actions.tag_dialects.contains(&TagDialect::Clamgate) {
+        eprintln!(
+            "warning: only clamgate's own tags say with which definitions an object was scanned: all are taken for older"
+        );
+    }
+    let (tag_prefix, tag_dialects) = (actions.tag_prefix.clone(), actions.tag_dialects.clone());
+    Ok(Selection { since: arguments.since, tags, tag_prefix, tag_dialects })
 }
 
 fn request(arguments: &Arguments, selection: Selection, state: Option<&StateFile>) -> Request {

@@ -72,7 +72,7 @@ pub enum Command {
     Enqueue(enqueue::Arguments),
     /// Move dead letters back to the queue.
     Redrive(redrive::Arguments),
-    /// Print the configuration in effect.
+    /// Print the configuration in effect, or what it needs to be allowed in AWS.
     CheckConfig(check_config::Arguments),
     /// Ask the service on this machine whether it is ready.
     Health,

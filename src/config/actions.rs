@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Destination, GIB, MIB};
+use super::{Destination, GIB, MIB, TagDialect};
 use crate::engine::Status;
 
 /// The longest text of a placeholder object, in bytes.
@@ -14,8 +14,12 @@ const LONGEST_PLACEHOLDER: usize = 64 * 1024;
 pub struct ActionsConfig {
     /// Whether the verdict is written to the object's tags.
     pub tag: bool,
-    /// What the names of these tags begin with.
+    /// What the names of our own tags begin with.
     pub tag_prefix: String,
+    /// Whose tags are written: `clamgate` and those of other scanners, in the order in which they get the room that there is.
+    pub tag_dialects: Vec<TagDialect>,
+    /// Whether an object without a verdict is tagged as being scanned, in the dialects that have a word for it.
+    pub tag_in_progress: bool,
     /// Where objects are promoted to: `s3://bucket/prefix/`, or a template such as `s3://bucket/{date}/{key}`; unset to leave them in place.
     pub promote_to: Option<Destination>,
     /// Where objects are quarantined, in the same form; unset to leave them in place.
@@ -122,6 +126,8 @@ impl Default for ActionsConfig {
         Self {
             tag: true,
             tag_prefix: "clamgate-".to_owned(),
+            tag_dialects: vec![TagDialect::Clamgate],
+            tag_in_progress: false,
             promote_to: None,
             quarantine_to: None,
             clean: Disposal::Promote,
@@ -255,6 +261,19 @@ impl ActionsConfig {
             (1..=256).contains(&self.placeholder_content_type.len())
                 && self.placeholder_content_type.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
             "actions.placeholder_content_type must be a content type such as text/plain",
+        );
+        let dialects = &self.tag_dialects;
+        require(!dialects.is_empty(), "actions.tag_dialects is empty: to write no tags, say actions.tag = false");
+        let keys: Vec<_> = dialects.iter().map(|dialect| dialect.status_key(&self.tag_prefix)).collect();
+        let is_first = |(place, key)| keys.iter().position(|other| other == key) == Some(place);
+        require(
+            keys.iter().enumerate().all(is_first),
+            "actions.tag_dialects has two that write one tag: name each once, and let no other's names \
+             begin with actions.tag_prefix",
+        );
+        require(
+            !self.tag_in_progress || (self.tag && dialects.iter().any(|dialect| dialect.knows_in_progress())),
+            "actions.tag_in_progress needs actions.tag, and clamgate or cdk-serverless-clamscan in actions.tag_dialects",
         );
         problems.extend(impossible_disposals("actions", Some(self.clean), Some(self.infected)));
         for (number, rule) in self.rules.iter().enumerate() {

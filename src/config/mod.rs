@@ -6,6 +6,7 @@
 mod actions;
 mod clamd;
 mod destination;
+mod dialect;
 mod filter;
 mod http;
 mod load;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use actions::{ActionsConfig, Disposal, Policy, RuleConfig};
 pub use clamd::{ClamdConfig, Unscannable};
 pub use destination::{Destination, Placeholder, Values};
+pub use dialect::TagDialect;
 pub use filter::{Condition, FilterConfig};
 pub use http::HttpConfig;
 pub use load::{ConfigError, Overrides, load};

@@ -141,7 +141,7 @@ mod tests {
         Request {
             source: Location { bucket: "b".to_owned(), prefix: String::new() },
             versions,
-            selection: Selection { since: None, tags: TagRule::Any, tag_prefix: String::new() },
+            selection: Selection { since: None, tags: TagRule::Any, tag_prefix: String::new(), tag_dialects: Vec::new() },
             start_after: Some("before".to_owned()),
             limit,
             rate: None,

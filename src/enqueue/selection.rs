@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::action::{ScannedWith, Tags};
+use crate::action::{Dialects, ScannedWith, Tags};
+use crate::config::TagDialect;
 
 /// Which objects are enqueued: those that meet every rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +15,16 @@ pub struct Selection {
     pub since: Option<OffsetDateTime>,
     /// What their tags say.
     pub tags: TagRule,
-    /// What the names of a verdict's tags begin with.
+    /// What the names of our own tags begin with.
     pub tag_prefix: String,
+    /// Whose tags say the verdict.
+    #[serde(default = "ours_alone")]
+    pub tag_dialects: Vec<TagDialect>,
+}
+
+/// What a state file means that does not say it: there were no others when it was written.
+fn ours_alone() -> Vec<TagDialect> {
+    vec![TagDialect::Clamgate]
 }
 
 /// What an object's tags say about its last scan.
@@ -24,7 +33,7 @@ pub struct Selection {
 pub enum TagRule {
     /// Anything: they are not looked at.
     Any,
-    /// No verdict.
+    /// No verdict in the words of each of the dialects.
     Untagged,
     /// No verdict, or not that it was reached with these definitions or newer ones.
     OlderThan(ScannedWith),
@@ -45,16 +54,14 @@ impl Selection {
 
     /// Whether the tags are right.
     pub(super) fn by_tags(&self, tags: &Tags) -> bool {
-        let prefix = &self.tag_prefix;
-        let value = |name: &str| tags.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
-        // Neither of these two says that the object was scanned.
-        let is_tagged = value(&format!("{prefix}status")).is_some_and(|status| !matches!(status, "SKIPPED" | "FAILED"));
+        let is_scanned = Dialects::new(&self.tag_prefix, &self.tag_dialects).are_of_a_scan(tags);
         match &self.tags {
             TagRule::Any => true,
-            TagRule::Untagged => !is_tagged,
+            TagRule::Untagged => !is_scanned,
             TagRule::OlderThan(current) => {
-                let with = value(&ScannedWith::tag_name(prefix)).and_then(|tag| tag.parse::<ScannedWith>().ok());
-                !is_tagged || with.is_none_or(|with| with.is_older_than(current))
+                let name = ScannedWith::tag_name(&self.tag_prefix);
+                let with = tags.iter().find(|(found, _)| *found == name).and_then(|(_, tag)| tag.parse::<ScannedWith>().ok());
+                !is_scanned || with.is_none_or(|with| with.is_older_than(current))
             }
         }
     }
@@ -68,7 +75,7 @@ mod tests {
 
     #[test]
     fn age() {
-        let since = |since| Selection { since, tags: TagRule::Any, tag_prefix: String::new() };
+        let since = |since| Selection { since, tags: TagRule::Any, tag_prefix: String::new(), tag_dialects: Vec::new() };
         let noon = datetime!(2026-11-21 12:00 UTC);
         assert!(since(None).by_age(Some(noon)));
         assert!(since(Some(noon)).by_age(Some(noon)));
@@ -87,6 +94,7 @@ mod tests {
             (vec![("other-status", "CLEAN")], [true, true, true]),
             (vec![("p-status", "SKIPPED")], [true, true, true]),
             (vec![("p-status", "FAILED")], [true, true, true]),
+            (vec![("p-status", "IN_PROGRESS")], [true, true, true]),
             // By a version that did not say with what.
             (vec![("p-status", "CLEAN")], [true, false, true]),
             (vec![("p-status", "CLEAN"), ("p-definitions", "27499 0123456789abcdef")], [true, false, true]),
@@ -96,7 +104,10 @@ mod tests {
             (vec![("p-definitions", "27500 0123456789abcdef")], [true, true, true]),
         ] {
             let tags: Tags = tags.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-            let found = rules.clone().map(|rule| Selection { since: None, tags: rule, tag_prefix: "p-".into() }.by_tags(&tags));
+            let found = rules.clone().map(|rule| {
+                let tag_dialects = vec![TagDialect::Clamgate];
+                Selection { since: None, tags: rule, tag_prefix: "p-".into(), tag_dialects }.by_tags(&tags)
+            });
             assert_eq!(found, expected, "{tags:?}");
         }
     }

@@ -166,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::action::ScannedWith;
+    use crate::config::TagDialect;
 
     fn work(source: &str) -> Work {
         Work {
@@ -176,6 +177,7 @@ mod tests {
                 since: Some(datetime!(2026-11-21 12:00 UTC)),
                 tags: TagRule::Untagged,
                 tag_prefix: "clamgate-".to_owned(),
+                tag_dialects: vec![TagDialect::Clamgate],
             },
             trace_id: None,
             custom: Some(Map::from_iter([("a".to_owned(), Value::Null)])),
@@ -206,6 +208,7 @@ mod tests {
             other(|work| work.selection.tags = TagRule::OlderThan(ScannedWith::new(1, "f"))),
             // What counts as a verdict's tag: objects before and after the interruption would be chosen by different ones.
             other(|work| work.selection.tag_prefix = "other-".to_owned()),
+            other(|work| work.selection.tag_dialects.push(TagDialect::Macpro)),
             other(|work| work.custom = None),
         ] {
             let opened = StateFile::open(&path, other);

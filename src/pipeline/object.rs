@@ -258,6 +258,9 @@ impl<S: ObjectStore> Objects<S> {
                 Err(error) => return Err(error),
             }
         }
+        if work.mode != Mode::Look {
+            self.actions.begin(&action::ScannedObject::unread(&work.id, work.delivery.redelivered)).await;
+        }
         let mut unreadable = None;
         let (input, info) = match self.fetch(&work.id, work.size).await? {
             Fetched::Input(input, info) => (Ok(input), Some(info)),

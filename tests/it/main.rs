@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod aws;
 mod clamd;
 mod clamd_beside;
@@ -11,6 +12,7 @@ mod clamd_bounds;
 mod clamd_clients;
 mod cli;
 mod crash;
+mod dialects;
 mod differential;
 mod docs;
 mod engine;
@@ -32,6 +34,7 @@ mod pages;
 mod postgres;
 mod proxy;
 mod races;
+mod recorder;
 mod redrive;
 mod reload;
 mod samples;

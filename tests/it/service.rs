@@ -117,6 +117,11 @@ impl Service {
         service
     }
 
+    /// Its environment.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     /// With these shell commands before the program.
     pub fn after(mut self, setup: &str) -> Self {
         self.setup = format!("{setup}\n");
