@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test fuzz bench bench-enqueue clean
+.PHONY: help setup packages demo test fuzz bench bench-enqueue bench-http clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/clamgate
@@ -92,6 +92,11 @@ fuzz: packages ## each fuzz target on a bounded number of inputs
 bench: setup ## clamgate beside clamscan and clamd: time, memory, verdicts
 	cargo build --release --locked
 	$(PYTHON) benches/compare.py --clamgate $(BINARY) --corpus $(CORPUS) --db $(DB) --rounds $(ROUNDS) $(BENCH)
+
+bench-http: setup ## /livez under load, ten thousand clients, bodies of 10 GB
+	cargo build --release --locked
+	$(PYTHON) benches/livez.py --clamgate $(BINARY)
+	$(PYTHON) benches/crowd.py --clamgate $(BINARY)
 
 bench-enqueue: setup ## the memory of clamgate enqueue at 5,000 and 50,000 objects
 	cargo build --release --locked

@@ -196,13 +196,15 @@ impl Builder {
             "s3:AbortMultipartUpload",
             "s3:DeleteObject",
             "s3:DeleteObjectVersion",
-            "s3:GetObject",
             "s3:GetObjectTagging",
             "s3:PutObject",
             "s3:PutObjectTagging",
             "s3:PutObjectVersionTagging",
         ];
         self.allow("Destinations", &needed, self.object_arns(&places));
+        // Whether a copy is there already, when its tags do not tell: a HEAD.
+        let quarantines: Vec<Location> = config.actions.quarantines().map(Destination::root).collect();
+        self.allow("Quarantines", &["s3:GetObject"], self.object_arns(&quarantines));
         // As for uploads: somebody may have taken the copy away already.
         let buckets = self.bucket_arns(places.iter().map(|place| place.bucket.as_str()));
         self.allow("DestinationBuckets", &["s3:ListBucket"], buckets);
@@ -244,8 +246,14 @@ impl Builder {
                 Some(SinkKind::Sns(sink)) => {
                     self.allow(&sid, &["sns:GetTopicAttributes", "sns:Publish"], vec![sink.topic_arn.clone()]);
                 }
-                // The address that S3 signs is good for as long as the signer may read the object: the destinations are readable.
-                Some(SinkKind::Notify(_) | SinkKind::Postgres(_) | SinkKind::Webhook(_)) => {}
+                Some(SinkKind::Webhook(sink)) => {
+                    // The address that S3 signs is good for no more than the signer may do.
+                    if sink.upscan.as_ref().is_some_and(|upscan| upscan.download_url_secs.is_some()) {
+                        let places: Vec<Location> = config.actions.promotions().map(Destination::root).collect();
+                        self.allow(&sid, &["s3:GetObject"], self.object_arns(&places));
+                    }
+                }
+                Some(SinkKind::Notify(_) | SinkKind::Postgres(_)) => {}
                 Some(SinkKind::Sqs(queue)) => {
                     let (arn, _) = queue_arn(&queue.queue_url, region)?;
                     // The attributes tell, at start, that it is not the queue of the events.
@@ -345,7 +353,7 @@ mod tests {
                      arn:aws:sqs:eu-west-2:123456789012:uploads";
         let tagging = "s3:GetObjectTagging s3:GetObjectVersion s3:GetObjectVersionTagging s3:PutObjectTagging \
                        s3:PutObjectVersionTagging";
-        let copy = "s3:AbortMultipartUpload s3:DeleteObject s3:DeleteObjectVersion s3:GetObject s3:GetObjectTagging s3:PutObject \
+        let copy = "s3:AbortMultipartUpload s3:DeleteObject s3:DeleteObjectVersion s3:GetObjectTagging s3:PutObject \
                     s3:PutObjectTagging s3:PutObjectVersionTagging";
         for (text, expected) in [
             ("[actions]\ntag = false".to_owned(), vec![format!("Uploads: {read}; {uploads}"), buckets.clone()]),
@@ -372,6 +380,7 @@ mod tests {
                     ),
                     buckets.clone(),
                     format!("Destinations: {copy}; arn:aws:s3:::bad/q${{*}}/*"),
+                    "Quarantines: s3:GetObject; arn:aws:s3:::bad/q${*}/*".to_owned(),
                     "DestinationBuckets: s3:ListBucket; arn:aws:s3:::bad".to_owned(),
                     "Notifications: s3:GetBucketNotification; arn:aws:s3:::bad arn:aws:s3:::out".to_owned(),
                     "Outbox: s3:GetObject s3:PutObject; arn:aws:s3:::out/*".to_owned(),

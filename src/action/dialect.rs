@@ -166,17 +166,7 @@ impl<'a> Dialects<'a> {
     fn details(self, verdict: &Verdict, scan_id: &str, with: &Definitions) -> Pairs {
         let prefix = self.prefix;
         let mut tags = Vec::new();
-        let detail = if verdict.signatures.is_empty() {
-            match (verdict.reason, &verdict.detail) {
-                // Other details can name what is inside a private document.
-                (Some(reason @ Reason::LimitExceeded), Some(limit)) => Some(format!("{reason} {limit}")),
-                (Some(reason), _) => Some(reason.to_string()),
-                (None, _) => None,
-            }
-        } else {
-            Some(verdict.signatures.join(" "))
-        };
-        if let Some(detail) = detail {
+        if let Some(detail) = detail(verdict) {
             tags.push((format!("{prefix}detail"), tag_value(&detail)));
         }
         tags.push((self.scan_id_key(), scan_id.to_owned()));
@@ -252,6 +242,18 @@ impl<'a> Dialects<'a> {
     pub(super) fn are_of_one_scan(self, found: &Pairs, ours: &Pairs) -> bool {
         let scan_id = self.scan_id_key();
         ours.iter().any(|(name, _)| *name == scan_id) && ours.iter().all(|tag| Self::is_time(&tag.0) || found.contains(tag))
+    }
+}
+
+/// What was found, or else why not everything was looked at.
+pub(super) fn detail(verdict: &Verdict) -> Option<String> {
+    if !verdict.signatures.is_empty() {
+        return Some(verdict.signatures.join(" "));
+    }
+    match (verdict.reason?, &verdict.detail) {
+        // Other details can name what is inside a private document.
+        (reason @ Reason::LimitExceeded, Some(limit)) => Some(format!("{reason} {limit}")),
+        (reason, _) => Some(reason.to_string()),
     }
 }
 

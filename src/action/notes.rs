@@ -4,7 +4,8 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::engine::{Reason, Verdict};
+use super::dialect::detail;
+use crate::engine::Verdict;
 use crate::s3::ObjectId;
 
 /// What the names of our metadata begin with, without `x-amz-meta-`.
@@ -39,14 +40,7 @@ pub(super) fn of_scan(verdict: &Verdict, scan_id: &str, scanned_at: OffsetDateTi
     if let Ok(at) = scanned_at.to_offset(time::UtcOffset::UTC).format(RFC3339_MS) {
         notes.push(("clamgate-scanned-at".to_owned(), at));
     }
-    let detail = match (verdict.reason, &verdict.detail) {
-        _ if !verdict.signatures.is_empty() => verdict.signatures.join(" "),
-        // Other details can name what is inside a private document.
-        (Some(reason @ Reason::LimitExceeded), Some(limit)) => format!("{reason} {limit}"),
-        (Some(reason), _) => reason.to_string(),
-        (None, _) => return notes,
-    };
-    notes.push(("clamgate-detail".to_owned(), header_value(&detail)));
+    notes.extend(detail(verdict).map(|detail| ("clamgate-detail".to_owned(), header_value(&detail))));
     notes
 }
 

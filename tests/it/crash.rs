@@ -76,7 +76,7 @@ async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
 }
 
 /// A different number every time.
-fn fastrand(salt: usize) -> usize {
+pub fn fastrand(salt: usize) -> usize {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
     nanos as usize / 1000 + salt
 }

@@ -19,6 +19,7 @@ mod engine;
 mod enqueue;
 mod every_way_in;
 mod fail_closed;
+mod faults;
 mod filters;
 mod freshclam;
 mod gate;

@@ -29,14 +29,14 @@ async fn sdk() -> SdkConfig {
 }
 
 /// What listens: topics, a bus, and queues behind them.
-struct Listeners<'a> {
+pub struct Listeners<'a> {
     aws: &'a Aws,
     sns: aws_sdk_sns::Client,
     events: aws_sdk_eventbridge::Client,
 }
 
 impl<'a> Listeners<'a> {
-    async fn new(aws: &'a Aws) -> Self {
+    pub async fn new(aws: &'a Aws) -> Self {
         let sdk = sdk().await;
         Self { aws, sns: aws_sdk_sns::Client::new(&sdk), events: aws_sdk_eventbridge::Client::new(&sdk) }
     }
@@ -46,7 +46,7 @@ impl<'a> Listeners<'a> {
     }
 
     /// A topic's ARN.
-    async fn topic(&self, what: &str) -> String {
+    pub async fn topic(&self, what: &str) -> String {
         let name = self.name(what);
         let mut request = self.sns.create_topic().name(&name);
         if name.ends_with(".fifo") {
@@ -69,7 +69,7 @@ impl<'a> Listeners<'a> {
     }
 
     /// The URL of a queue that gets the topic's messages as they are, if they fit.
-    async fn subscriber(&self, topic: &str, what: &str, filter: &str) -> String {
+    pub async fn subscriber(&self, topic: &str, what: &str, filter: &str) -> String {
         let (url, arn) = self.queue(what).await;
         let mut request = self.sns.subscribe().topic_arn(topic).protocol("sqs").endpoint(arn);
         request = request.attributes("RawMessageDelivery", "true");
@@ -81,7 +81,7 @@ impl<'a> Listeners<'a> {
     }
 
     /// A bus, and the URL of a queue that gets all events of this source on it.
-    async fn bus(&self, what: &str, source: &str) -> (String, String) {
+    pub async fn bus(&self, what: &str, source: &str) -> (String, String) {
         let bus = self.name(what);
         self.events.create_event_bus().name(&bus).send().await.unwrap();
         let url = self.rule(&bus, what, source).await;

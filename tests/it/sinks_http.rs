@@ -27,14 +27,14 @@ use crate::samples::{EICAR_NAME, eicar, encrypted_zip};
 use crate::service::{Service, clamgate};
 use crate::web::curl;
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"MessageId\":\"1\"}";
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"MessageId\":\"1\"}";
 const SECRET: &str = "hunter2-hunter2-hunter2";
 const SERVICE: &str = "26785a09-ab16-4eb0-8407-a37497a57506";
 const KEY: &str = "3d844edf-8d35-48ac-975b-e847b4f122b0";
 
 /// What a server does with a request.
 #[derive(Clone, Copy)]
-enum Does {
+pub enum Does {
     Says(&'static str),
     /// Closes the connection without an answer.
     Closes,
@@ -46,9 +46,9 @@ use Does::*;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-struct Request {
-    head: String,
-    body: String,
+pub struct Request {
+    pub head: String,
+    pub body: String,
 }
 
 impl Request {
@@ -67,14 +67,14 @@ impl Request {
 }
 
 /// A server that does one thing after the other, in turn, and says [`OK`] as soon as it has recovered.
-struct Receiver {
-    url: String,
+pub struct Receiver {
+    pub url: String,
     requests: UnboundedReceiver<Request>,
     recovered: Arc<AtomicBool>,
 }
 
 impl Receiver {
-    async fn new(script: &'static [Does]) -> Self {
+    pub async fn new(script: &'static [Does]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (sender, requests) = unbounded_channel();
@@ -122,7 +122,7 @@ impl Receiver {
     }
 
     /// Those that came and were not looked at yet.
-    fn rest(&mut self) -> Vec<Request> {
+    pub fn rest(&mut self) -> Vec<Request> {
         std::iter::from_fn(|| self.requests.try_recv().ok()).collect()
     }
 }
@@ -442,7 +442,7 @@ async fn upscans_callback_with_an_address_of_ones_own() {
 }
 
 /// The configuration of the page, with another address of Notify.
-fn notify(url: &str) -> String {
+pub fn notify(url: &str) -> String {
     format!(
         "{{ api_key = 'my-key-{SERVICE}-{KEY}', template_id = 'f33517ff', to = {{ metadata = 'Uploader-Email' }}, \
          to_domains = ['example.gov.uk'], base_url = '{url}', \
