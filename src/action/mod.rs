@@ -329,22 +329,23 @@ impl Actions {
         let sequencer = object.sequencer.filter(|_| is_shared && object.id.version_id.is_some() && !plan.tags.is_empty());
         let dialects = self.dialects();
         let sequencer_tag = dialects.sequencer_key();
-        if object.redelivered || sequencer.is_some() {
-            let tags = self.tags_at(&there).await?;
-            if self.is_there(&there, &tags, plan, to.kind, object.redelivered).await? {
-                return Ok(Relocated { outcome: StepOutcome::Done, key: there.key, no_room: None });
-            }
-            let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
-            if sequencer.is_some() && tags.iter().any(newer) {
-                return Ok(not_moved(StepOutcome::Skipped("a newer version is there already".to_owned())));
-            }
-        }
         let mut ours = plan.tags.clone();
         if let Some(sequencer) = sequencer {
             // Next to the status: when room is short, what keeps versions in order matters more than what explains.
-            ours.insert(dialects.statuses(&ours).min(ours.len()), (sequencer_tag, sequencer.to_owned()));
+            ours.insert(dialects.statuses(&ours).min(ours.len()), (sequencer_tag.clone(), sequencer.to_owned()));
         }
         let tag::Merged { tags, no_room } = tag::merge(&s3::tags(&self.client, object.id).await?, &ours, dialects);
+        if object.redelivered || sequencer.is_some() {
+            let found = self.tags_at(&there).await?;
+            if self.is_there(&there, &found, plan, to.kind, object.redelivered).await? {
+                // What did not fit is told again, as the first delivery told it.
+                return Ok(Relocated { outcome: StepOutcome::Done, key: there.key, no_room });
+            }
+            let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
+            if sequencer.is_some() && found.iter().any(newer) {
+                return Ok(not_moved(StepOutcome::Skipped("a newer version is there already".to_owned())));
+            }
+        }
         let metadata = match to.kind {
             Kind::Quarantine => Some(notes::with_notes(&info.metadata, object.id, &plan.notes)),
             Kind::Promote if info.metadata.iter().any(|(name, _)| notes::is_note(name)) => {

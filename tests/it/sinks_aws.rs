@@ -390,7 +390,7 @@ async fn what_is_not_required_is_given_up_and_counted() {
     aws.s3.create_bucket().bucket("no-such-bucket-at-all").send().await.unwrap();
     let service = Service::start(&aws, &[&settings[..], &IN_PLACE].concat()).await;
     aws.s3.delete_bucket().bucket("no-such-bucket-at-all").send().await.unwrap();
-    assert_eq!(service.logged("cannot tell whether a sink can be used").len(), 2);
+    assert_eq!(service.logged("not ready for reports").len(), 2);
     aws.upload("k", eicar()).await;
     aws.until_drained().await;
     assert_eq!(aws.reports(1).await.len(), 1);
