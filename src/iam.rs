@@ -246,14 +246,14 @@ impl Builder {
                 Some(SinkKind::Sns(sink)) => {
                     self.allow(&sid, &["sns:GetTopicAttributes", "sns:Publish"], vec![sink.topic_arn.clone()]);
                 }
-                Some(SinkKind::Webhook(sink)) => {
-                    // The address that S3 signs is good for no more than the signer may do.
-                    if sink.upscan.as_ref().is_some_and(|upscan| upscan.download_url_secs.is_some()) {
-                        let places: Vec<Location> = config.actions.promotions().map(Destination::root).collect();
-                        self.allow(&sid, &["s3:GetObject"], self.object_arns(&places));
-                    }
+                // The address that S3 signs is good for no more than the signer may do.
+                Some(SinkKind::Webhook(sink))
+                    if sink.upscan.as_ref().is_some_and(|upscan| upscan.download_url_secs.is_some()) =>
+                {
+                    let places: Vec<Location> = config.actions.promotions().map(Destination::root).collect();
+                    self.allow(&sid, &["s3:GetObject"], self.object_arns(&places));
                 }
-                Some(SinkKind::Notify(_) | SinkKind::Postgres(_)) => {}
+                Some(SinkKind::Notify(_) | SinkKind::Postgres(_) | SinkKind::Webhook(_)) => {}
                 Some(SinkKind::Sqs(queue)) => {
                     let (arn, _) = queue_arn(&queue.queue_url, region)?;
                     // The attributes tell, at start, that it is not the queue of the events.

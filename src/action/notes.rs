@@ -84,7 +84,7 @@ fn header_value(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Status;
+    use crate::engine::{Reason, Status};
 
     fn pairs(pairs: &[(&str, &str)]) -> Pairs {
         pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()

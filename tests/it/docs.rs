@@ -6,6 +6,8 @@ use std::path::Path;
 
 use clamgate::engine::{MEANINGS, Means, Source};
 
+use crate::service::clamgate;
+
 const BEGIN: &str = "<!-- the table: made from src/engine/meanings.rs by `UPDATE_DOCS=1 cargo test --test it docs::` -->\n";
 const END: &str = "<!-- end of the table -->\n";
 
@@ -41,6 +43,24 @@ fn the_page_on_verdicts_has_the_table_of_the_code() {
         return;
     }
     assert_eq!(found, table(), "run UPDATE_DOCS=1 cargo test --test it docs::");
+}
+
+/// Their blocks of TOML are configurations that work; those of shell are of `docs/ways-in`, whose tests run them.
+#[test]
+fn the_configurations_of_the_designs_are_taken() {
+    let designs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/designs");
+    let dir = tempfile::tempdir().unwrap();
+    for (page, expected) in [("user-waits.md", 3), ("quarantine-bucket.md", 5)] {
+        let text = fs::read_to_string(designs.join(page)).unwrap();
+        let blocks: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(blocks.len(), expected, "{page}");
+        for block in blocks {
+            let file = dir.path().join("clamgate.toml");
+            fs::write(&file, block).unwrap();
+            let output = clamgate().args(["check-config", "--config"]).arg(&file).output().unwrap();
+            assert!(output.status.success(), "{page}: {}\n{block}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 }
 
 #[test]
