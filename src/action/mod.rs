@@ -271,7 +271,8 @@ impl Actions {
             Rest::Remove => relocate::remove(&self.client, object.id).await,
             Rest::Replace => self.replace(object, plan).await,
         };
-        let is_tagged = applied.steps.iter().any(|step| step.action == "tag");
+        // Not its copy alone.
+        let is_tagged = applied.steps.iter().any(|step| step.action == "tag" && step.destination.is_none());
         if let Err(error) = done {
             if error.kind != S3ErrorKind::Transient && !plan.tags.is_empty() && !is_tagged {
                 tag::apply(&self.client, object, &plan.tags, self.dialects()).await?;

@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::aws::{Aws, Setup};
 use crate::crash::fastrand;
 use crate::postgres::Postgres;
+use crate::receiver::{Does, OK, Receiver};
 use crate::samples::{self, eicar};
 use crate::service::Service;
 use crate::sinks_aws::Listeners;
-use crate::sinks_http::{Does, OK, Receiver, notify};
+use crate::sinks_http::notify;
 use crate::wait;
 
 const OBJECTS: usize = 500;

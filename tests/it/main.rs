@@ -35,6 +35,7 @@ mod pages;
 mod postgres;
 mod proxy;
 mod races;
+mod receiver;
 mod recorder;
 mod redrive;
 mod reload;

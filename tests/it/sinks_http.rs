@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
@@ -17,128 +16,18 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 
 use crate::aws::Aws;
+use crate::receiver::{Does::*, OK, Receiver};
 use crate::samples::{EICAR_NAME, eicar, encrypted_zip};
 use crate::service::{Service, clamgate};
 use crate::web::curl;
 
-pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{\"MessageId\":\"1\"}";
 const SECRET: &str = "hunter2-hunter2-hunter2";
 const SERVICE: &str = "26785a09-ab16-4eb0-8407-a37497a57506";
 const KEY: &str = "3d844edf-8d35-48ac-975b-e847b4f122b0";
-
-/// What a server does with a request.
-#[derive(Clone, Copy)]
-pub enum Does {
-    Says(&'static str),
-    /// Closes the connection without an answer.
-    Closes,
-    Hangs,
-    /// Says this, and then goes on for ever.
-    Babbles(&'static str),
-}
-use Does::*;
-
-/// A request as it came.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub head: String,
-    pub body: String,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> &str {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    /// Its headers, by name.
-    fn headers(&self) -> BTreeMap<&str, &str> {
-        self.head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect()
-    }
-}
-
-/// A server that does one thing after the other, in turn, and says [`OK`] as soon as it has recovered.
-pub struct Receiver {
-    pub url: String,
-    requests: UnboundedReceiver<Request>,
-    recovered: Arc<AtomicBool>,
-}
-
-impl Receiver {
-    pub async fn new(script: &'static [Does]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (sender, requests) = unbounded_channel();
-        let recovered = Arc::new(AtomicBool::new(script.is_empty()));
-        let (is_well, turn) = (Arc::clone(&recovered), Arc::new(AtomicUsize::new(0)));
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let (sender, is_well, turn) = (sender.clone(), Arc::clone(&is_well), Arc::clone(&turn));
-                tokio::spawn(async move {
-                    let Some(request) = receive(&mut stream).await else { return };
-                    let does = if is_well.load(Ordering::SeqCst) {
-                        Says(OK)
-                    } else {
-                        script[turn.fetch_add(1, Ordering::SeqCst) % script.len()]
-                    };
-                    let _ = sender.send(request);
-                    match does {
-                        Says(text) => drop(stream.write_all(text.as_bytes()).await),
-                        Closes => {}
-                        Hangs => drop(stream.read(&mut [0]).await),
-                        Babbles(head) => {
-                            let mut sent = stream.write_all(head.as_bytes()).await;
-                            while sent.is_ok() {
-                                sent = stream.write_all(&[b' '; 4096]).await;
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        Self { url, requests, recovered }
-    }
-
-    /// One that is well from the beginning.
-    async fn well() -> Self {
-        Self::new(&[]).await
-    }
-
-    fn recover(&self) {
-        self.recovered.store(true, Ordering::SeqCst);
-    }
-
-    async fn next(&mut self) -> Request {
-        tokio::time::timeout(Duration::from_secs(180), self.requests.recv()).await.expect("no request came").unwrap()
-    }
-
-    /// Those that came and were not looked at yet.
-    pub fn rest(&mut self) -> Vec<Request> {
-        std::iter::from_fn(|| self.requests.try_recv().ok()).collect()
-    }
-}
-
-async fn receive(stream: &mut TcpStream) -> Option<Request> {
-    let (mut text, mut buffer) = (String::new(), [0; 4096]);
-    loop {
-        let count = stream.read(&mut buffer).await.ok().filter(|&count| count > 0)?;
-        text.push_str(str::from_utf8(&buffer[..count]).unwrap());
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let request = Request { head: head.to_owned(), body: body.to_owned() };
-        if request.body.len() == request.header("content-length").parse::<usize>().unwrap() {
-            return Some(request);
-        }
-    }
-}
 
 /// What Python prints: `input` is what the code finds as `given`.
 fn python(code: &str, input: &Value) -> String {
