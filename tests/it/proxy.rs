@@ -54,7 +54,8 @@ impl Proxy {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        // A connection for each call: one that is kept could be closed just when the next call is sent, and that call be lost.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         let relay = Arc::new(Relay { client, hook: Box::new(hook), calls: Arc::clone(&calls) });
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
