@@ -203,8 +203,18 @@ impl Builder {
         ];
         self.allow("Destinations", &needed, self.object_arns(&places));
         // Whether a copy is there already, when its tags do not tell: a HEAD.
+        let mut in_quarantine = vec!["s3:GetObject"];
+        if config.http.enabled && !config.http.admin_tokens.is_empty() {
+            // To scan it again, and to take it out.
+            in_quarantine.extend(["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObjectVersion"]);
+            in_quarantine.extend(["s3:GetObjectTagging", "s3:GetObjectVersionTagging"]);
+            in_quarantine.extend(["s3:PutObjectTagging", "s3:PutObjectVersionTagging"]);
+            // Whether anything is there.
+            let promotions: Vec<Location> = config.actions.promotions().map(Destination::root).collect();
+            self.allow("Promotions", &["s3:GetObject"], self.object_arns(&promotions));
+        }
         let quarantines: Vec<Location> = config.actions.quarantines().map(Destination::root).collect();
-        self.allow("Quarantines", &["s3:GetObject"], self.object_arns(&quarantines));
+        self.allow("Quarantines", &in_quarantine, self.object_arns(&quarantines));
         // As for uploads: somebody may have taken the copy away already.
         let buckets = self.bucket_arns(places.iter().map(|place| place.bucket.as_str()));
         self.allow("DestinationBuckets", &["s3:ListBucket"], buckets);
@@ -420,6 +430,24 @@ mod tests {
             let found = lines(&policy(&config(&format!("[report.sinks.a]\n{sink}")), &scope)?);
             assert_eq!(found.last().map(String::as_str), Some(expected), "{sink}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_operators_need() -> Result<(), IamError> {
+        let text = "[http]\nenabled = true\nadmin_tokens = ['0123456789abcdef']\n\
+                    [actions]\npromote_to = 's3://ok/'\nquarantine_to = 's3://bad/'";
+        let all = lines(&policy(&config(text), &scope())?);
+        let tagging = "s3:GetObjectTagging s3:GetObjectVersion s3:GetObjectVersionTagging s3:PutObjectTagging \
+                       s3:PutObjectVersionTagging";
+        for expected in [
+            "Promotions: s3:GetObject; arn:aws:s3:::ok/*".to_owned(),
+            format!("Quarantines: s3:DeleteObject s3:DeleteObjectVersion s3:GetObject {tagging}; arn:aws:s3:::bad/*"),
+        ] {
+            assert!(all.contains(&expected), "{all:?}");
+        }
+        let closed = lines(&policy(&config(&text.replace("enabled = true", "")), &scope())?);
+        assert!(closed.contains(&"Quarantines: s3:GetObject; arn:aws:s3:::bad/*".to_owned()), "{closed:?}");
         Ok(())
     }
 

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         Command::Scan(arguments) => cli::scan::run(&config, arguments),
         Command::Enqueue(arguments) => cli::enqueue::run(&config, arguments),
         Command::Redrive(arguments) => cli::redrive::run(&config, arguments),
+        Command::Rescan(request) => cli::scan::rescan(&config, request),
+        Command::Release(arguments) => cli::release::run(&config, arguments),
         Command::CheckConfig(arguments) => cli::check_config::run(&config, arguments),
         Command::Health => cli::health::run(&config),
     }

@@ -1,5 +1,6 @@
 //! What fetching and acting share about S3: which version of which object, what its headers say, what an error means.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use aws_sdk_s3::Client;
@@ -9,7 +10,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::error::display::DisplayErrorContext;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 
 use crate::key::{self, NULL_VERSION};
@@ -59,6 +60,19 @@ impl ObjectId {
             Some(version) => format!("{}/{key}?versionId={}", self.bucket, utf8_percent_encode(version, NON_ALPHANUMERIC)),
             None => format!("{}/{key}", self.bucket),
         }
+    }
+
+    /// What [`ObjectId::copy_source`] wrote, without the ETag.
+    #[must_use]
+    pub fn from_copy_source(text: &str) -> Option<Self> {
+        let decoded = |text| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
+        let (path, version_id) = match text.split_once("?versionId=") {
+            Some((path, version_id)) => (path, Some(decoded(version_id)?)),
+            None => (text, None),
+        };
+        let (bucket, key) = path.split_once('/')?;
+        let is_whole = !bucket.is_empty() && !key.is_empty();
+        is_whole.then_some(Self { bucket: bucket.to_owned(), key: decoded(key)?, version_id, etag: None })
     }
 }
 

@@ -10,6 +10,7 @@ mod notes;
 mod place;
 mod placeholder;
 mod policy;
+mod release;
 mod relocate;
 mod tag;
 
@@ -20,10 +21,14 @@ use aws_sdk_s3::Client;
 pub use definitions::ScannedWith;
 pub(crate) use dialect::Dialects;
 pub use policy::{Fate, Kind, Move, Plan, plan};
+pub use release::{ReleaseError, Released};
 pub(crate) use tag::Pairs as Tags;
 
 use crate::config::{ActionsConfig, Destination, Location};
 use crate::s3::{self, LONGEST_KEY, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
+
+/// Why an object stays in quarantine.
+const TAKEN: &str = "something else is at the destination, and nothing out of quarantine overwrites it";
 
 /// How an object was moved.
 struct Relocated {
@@ -48,6 +53,8 @@ pub struct Actions {
 pub struct ScannedObject<'a> {
     /// Which state of which object.
     pub id: &'a ObjectId,
+    /// Where it was before, if it is a copy in quarantine ([`Actions::source`]). It never overwrites what is at its destination.
+    pub source: Option<&'a ObjectId>,
     /// Its headers, if they are known; looked up when they are needed.
     pub info: Option<&'a ObjectInfo>,
     /// The SHA-256 of its content, in hexadecimal digits.
@@ -64,7 +71,7 @@ impl<'a> ScannedObject<'a> {
     /// An object whose content was not read.
     #[must_use]
     pub fn unread(id: &'a ObjectId, redelivered: bool) -> Self {
-        Self { id, info: None, sha256: None, sequencer: None, unreadable: None, redelivered }
+        Self { id, source: None, info: None, sha256: None, sequencer: None, unreadable: None, redelivered }
     }
 }
 
@@ -163,6 +170,14 @@ impl Actions {
             destinations::check(&self.client, &destination, queue_arn).await?;
         }
         Ok(())
+    }
+
+    /// Where an object was before it came to quarantine, if it is one of our copies there. Only there does the metadata say so: anywhere else,
+    /// an uploader could have written it.
+    #[must_use]
+    pub fn source(&self, id: &ObjectId, info: &ObjectInfo) -> Option<ObjectId> {
+        let is_quarantined = self.config.quarantines().any(|place| place.holds(&id.bucket, &id.key));
+        if is_quarantined { notes::source(&info.metadata) } else { None }
     }
 
     /// Whether content with this SHA-256 is what this service itself puts in the place of objects that it replaces.
@@ -325,18 +340,24 @@ impl Actions {
             Err(why) => return Ok(not_moved(StepOutcome::Failed(why))),
         };
         let there = ObjectId { bucket: to.destination.bucket().to_owned(), key, version_id: None, etag: None };
+        let own = s3::tags(&self.client, object.id).await?;
         // The versions of a key can be scanned in any order, but go to one place, unless its name tells them or their contents apart.
         let is_shared = to.destination.is_shared_by_versions();
-        let sequencer = object.sequencer.filter(|_| is_shared && object.id.version_id.is_some() && !plan.tags.is_empty());
+        let sequencer_tag = self.dialects().sequencer_key();
+        let sequencer = match object.source {
+            // The event was the copy's.
+            Some(_) => own.iter().find(|(name, _)| *name == sequencer_tag).map(|(_, value)| value.as_str()),
+            None => object.sequencer.filter(|_| object.id.version_id.is_some()),
+        };
+        let sequencer = sequencer.filter(|_| is_shared && !plan.tags.is_empty());
         let dialects = self.dialects();
-        let sequencer_tag = dialects.sequencer_key();
         let mut ours = plan.tags.clone();
         if let Some(sequencer) = sequencer {
             // Next to the status: when room is short, what keeps versions in order matters more than what explains.
             ours.insert(dialects.statuses(&ours).min(ours.len()), (sequencer_tag.clone(), sequencer.to_owned()));
         }
-        let tag::Merged { tags, no_room } = tag::merge(&s3::tags(&self.client, object.id).await?, &ours, dialects);
-        if object.redelivered || sequencer.is_some() {
+        let tag::Merged { tags, no_room } = tag::merge(&own, &ours, dialects);
+        if object.redelivered || sequencer.is_some() || object.source.is_some() {
             let found = self.tags_at(&there).await?;
             if self.is_there(&there, &found, plan, to.kind, object.redelivered).await? {
                 // What did not fit is told again, as the first delivery told it.
@@ -347,12 +368,15 @@ impl Actions {
                 return Ok(not_moved(StepOutcome::Skipped("a newer version is there already".to_owned())));
             }
         }
+        if object.source.is_some() && self.is_taken(&there).await? {
+            return Ok(not_moved(StepOutcome::Skipped(TAKEN.to_owned())));
+        }
         let metadata = match to.kind {
             Kind::Quarantine => Some(notes::with_notes(&info.metadata, object.id, &plan.notes)),
-            Kind::Promote if info.metadata.iter().any(|(name, _)| notes::is_note(name)) => {
+            Kind::Promote | Kind::Release if info.metadata.iter().any(|(name, _)| notes::is_note(name)) => {
                 Some(notes::without_notes(&info.metadata))
             }
-            Kind::Promote => None,
+            Kind::Promote | Kind::Release => None,
         };
         let copy = relocate::Copy {
             id: object.id,
@@ -362,11 +386,16 @@ impl Actions {
             key: &there.key,
             tags: &tags,
             metadata: metadata.as_ref(),
+            only_if_free: object.source.is_some(),
             kms_key_id: self.config.kms_key_id.as_deref(),
             in_parts_above: self.config.multipart_copy_bytes,
         };
         let outcome = match copy.run(&self.client).await {
             Ok(()) => StepOutcome::Done,
+            // It, or something at the destination, came in between.
+            Err(error) if object.source.is_some() && error.kind == S3ErrorKind::Replaced => {
+                StepOutcome::Skipped(TAKEN.to_owned())
+            }
             Err(error) => impossible(error)?,
         };
         Ok(Relocated { outcome, key: there.key, no_room })
@@ -386,12 +415,21 @@ impl Actions {
         if self.dialects().are_of_one_scan(tags, &plan.tags) {
             return Ok(true);
         }
-        if kind == Kind::Promote || !redelivered {
+        if kind != Kind::Quarantine || !redelivered {
             return Ok(false);
         }
         match s3::head(&self.client, there).await {
             Ok(info) => Ok(notes::are_of(&info.metadata, &plan.notes)),
             Err(error) if may_not_look(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the key holds anything. Whether it does must be known.
+    async fn is_taken(&self, there: &ObjectId) -> Result<bool, S3Error> {
+        match s3::head(&self.client, there).await {
+            Ok(_) | Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => Ok(true),
+            Err(S3Error { kind: S3ErrorKind::Gone, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -12,10 +12,22 @@ use crate::s3::ObjectId;
 const PREFIX: &str = "clamgate-";
 
 /// The name of the verdict.
-const STATUS: &str = "clamgate-status";
+pub(super) const STATUS: &str = "clamgate-status";
 
 /// The name of the scan's id.
-const SCAN_ID: &str = "clamgate-scan-id";
+pub(super) const SCAN_ID: &str = "clamgate-scan-id";
+
+/// The name of what was found.
+pub(super) const DETAIL: &str = "clamgate-detail";
+
+/// The name of when that was.
+pub(super) const SCANNED_AT: &str = "clamgate-scanned-at";
+
+/// The name of where the object was.
+const SOURCE: &str = "clamgate-source";
+
+/// What the source begins with.
+const S3: &str = "s3://";
 
 /// How much metadata S3 takes for an object, in bytes of names and values
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html#UserMetadata>).
@@ -38,9 +50,9 @@ type Pairs = Vec<(String, String)>;
 pub(super) fn of_scan(verdict: &Verdict, scan_id: &str, scanned_at: OffsetDateTime) -> Pairs {
     let mut notes = vec![(STATUS.to_owned(), verdict.status.to_string()), (SCAN_ID.to_owned(), scan_id.to_owned())];
     if let Ok(at) = scanned_at.to_offset(time::UtcOffset::UTC).format(RFC3339_MS) {
-        notes.push(("clamgate-scanned-at".to_owned(), at));
+        notes.push((SCANNED_AT.to_owned(), at));
     }
-    notes.extend(detail(verdict).map(|detail| ("clamgate-detail".to_owned(), header_value(&detail))));
+    notes.extend(detail(verdict).map(|detail| (DETAIL.to_owned(), header_value(&detail))));
     notes
 }
 
@@ -50,7 +62,7 @@ pub(super) fn with_notes(own: &Pairs, id: &ObjectId, notes: &Pairs) -> Pairs {
     let mut metadata = without_notes(own);
     let size = |(name, value): &(String, String)| NAME_PREFIX + name.len() + value.len();
     let mut room = ROOM.saturating_sub(metadata.iter().map(size).sum());
-    let source = ("clamgate-source".to_owned(), format!("s3://{}", id.copy_source()));
+    let source = (SOURCE.to_owned(), format!("{S3}{}", id.copy_source()));
     for note in [source].into_iter().chain(notes.iter().cloned()) {
         if size(&note) <= room {
             room -= size(&note);
@@ -58,6 +70,16 @@ pub(super) fn with_notes(own: &Pairs, id: &ObjectId, notes: &Pairs) -> Pairs {
         }
     }
     metadata
+}
+
+/// What one of our notes says.
+pub(super) fn note<'m>(metadata: &'m Pairs, name: &str) -> Option<&'m str> {
+    metadata.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+/// Where a copy in quarantine came from.
+pub(super) fn source(metadata: &Pairs) -> Option<ObjectId> {
+    ObjectId::from_copy_source(note(metadata, SOURCE)?.strip_prefix(S3)?)
 }
 
 /// Metadata without what an uploader passed off as ours.
@@ -121,11 +143,11 @@ mod tests {
     fn the_source_is_the_last_to_be_left_out() {
         let id = ObjectId { bucket: "b".into(), key: "ü k".into(), version_id: Some("v".into()), etag: None };
         let notes = pairs(&[("clamgate-status", "INFECTED"), ("clamgate-scan-id", "1")]);
-        let source = ("clamgate-source", "s3://b/%C3%BC%20k?versionId=v");
+        let from = ("clamgate-source", "s3://b/%C3%BC%20k?versionId=v");
         for (filling, expected) in [
-            (10, vec![source, ("clamgate-status", "INFECTED"), ("clamgate-scan-id", "1")]),
+            (10, vec![from, ("clamgate-status", "INFECTED"), ("clamgate-scan-id", "1")]),
             // Room for the source, for nothing else.
-            (2048 - 12 - 55, vec![source]),
+            (2048 - 12 - 55, vec![from]),
             (2048 - 12, vec![]),
             (9999, vec![]),
         ] {
@@ -133,7 +155,31 @@ mod tests {
             let metadata = with_notes(&own, &id, &notes);
             assert_eq!(metadata[0], own[0]);
             assert_eq!(metadata[1..], pairs(&expected), "{filling}");
+            assert_eq!(source(&metadata), (!expected.is_empty()).then(|| id.clone()));
         }
+    }
+
+    #[test]
+    fn sources() {
+        let id = |bucket: &str, key: &str, version: Option<&str>| {
+            Some(ObjectId { bucket: bucket.into(), key: key.into(), version_id: version.map(str::to_owned), etag: None })
+        };
+        for (text, expected) in [
+            ("s3://b/k", id("b", "k", None)),
+            ("s3://b/a/%C3%BC%3FversionId%3Dx?versionId=3%2Fs", id("b", "a/ü?versionId=x", Some("3/s"))),
+            ("s3://b//k", id("b", "/k", None)),
+            ("b/k", None),
+            ("s3://b", None),
+            ("s3://b/", None),
+            ("s3:///k", None),
+            ("s3://b/%FF", None),
+        ] {
+            assert_eq!(source(&pairs(&[("Clamgate-Source", text)])), expected, "{text}");
+            if let Some(id) = expected {
+                assert_eq!(format!("s3://{}", id.copy_source()), text);
+            }
+        }
+        assert_eq!(source(&pairs(&[("source", "s3://b/k")])), None);
     }
 
     #[test]

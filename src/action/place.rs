@@ -10,7 +10,9 @@ use crate::s3::{ObjectId, ObjectInfo};
 /// The key, or why there is none. It is the same whenever the same state of an object is worked on, whatever the definitions: a redelivery must
 /// find the copy that the first delivery made.
 pub(super) fn key(destination: &Destination, object: &ScannedObject<'_>, info: &ObjectInfo) -> Result<String, String> {
-    let uuid = uuid(object.id, object.sha256).to_string();
+    // What was in quarantine goes where it would have gone from its own place.
+    let id = object.source.unwrap_or(object.id);
+    let uuid = uuid(id, object.sha256).to_string();
     let date = info.last_modified.map(|at| at.to_offset(time::UtcOffset::UTC).date().to_string());
     if date.is_none() && destination.uses(Placeholder::Date) {
         return Err("S3 does not say when the object was written, and the destination's key needs its date".to_owned());
@@ -18,8 +20,8 @@ pub(super) fn key(destination: &Destination, object: &ScannedObject<'_>, info: &
     // What was too large to be read has no digest, but must not stay in place for that.
     let sha256 = object.sha256.map_or_else(|| format!("unread-{uuid}"), str::to_owned);
     Ok(destination.key(&Values {
-        bucket: &object.id.bucket,
-        key: &object.id.key,
+        bucket: &id.bucket,
+        key: &id.key,
         date: date.as_deref().unwrap_or_default(),
         sha256: &sha256,
         uuid: &uuid,
@@ -27,7 +29,7 @@ pub(super) fn key(destination: &Destination, object: &ScannedObject<'_>, info: &
 }
 
 /// A UUID of version 8: the beginning of a digest of bucket, key and version, or else ETag and content.
-fn uuid(id: &ObjectId, sha256: Option<&str>) -> Uuid {
+pub(super) fn uuid(id: &ObjectId, sha256: Option<&str>) -> Uuid {
     let mut digest = Sha256::new();
     let mut add = |part: &str| {
         digest.update((part.len() as u64).to_le_bytes());

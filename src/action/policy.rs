@@ -64,6 +64,8 @@ pub enum Kind {
     Promote,
     /// To where all others go.
     Quarantine,
+    /// Out of quarantine, because somebody says so.
+    Release,
 }
 
 impl Kind {
@@ -73,29 +75,34 @@ impl Kind {
         match self {
             Self::Promote => "promote",
             Self::Quarantine => "quarantine",
+            Self::Release => "release",
         }
     }
 }
 
-/// What the configuration wants done after this verdict, reached at that time.
+/// What the configuration wants done after this verdict, reached at that time. For a copy in quarantine, `source` is where it was before,
+/// whose policy counts.
 #[must_use]
 pub fn plan(
     config: &ActionsConfig,
     id: &ObjectId,
+    source: Option<&ObjectId>,
     verdict: &Verdict,
     scan_id: &str,
     with: &Definitions,
     scanned_at: OffsetDateTime,
 ) -> Plan {
-    let policy = config.policy(&id.bucket, &id.key);
+    let origin = source.unwrap_or(id);
+    let policy = config.policy(&origin.bucket, &origin.key);
     let lies_in = |place: &Destination| place.holds(&id.bucket, &id.key);
     let is_quarantined = config.quarantines().any(lies_in);
     let to = |kind, place: Option<&Destination>| {
         place.map_or(Fate::Leave, |place| Fate::Move(Move { kind, destination: place.clone() }))
     };
     // What lies at its destination is not moved deeper; and to copy it onto itself and then to remove the original would lose it. What lies
-    // in quarantine, under whatever rule it came there, is kept.
+    // in quarantine, under whatever rule it came there, is kept; unless it is clean, and it is known where it came from.
     let fate = match policy.disposal(verdict.status) {
+        Disposal::Promote if is_quarantined && source.is_none() => Fate::Leave,
         Disposal::Promote if !config.promotions().any(lies_in) => to(Kind::Promote, policy.promote_to),
         Disposal::Quarantine if !is_quarantined => to(Kind::Quarantine, policy.quarantine_to),
         Disposal::Delete if !is_quarantined => Fate::Delete,
@@ -161,7 +168,7 @@ mod tests {
             ),
             (config(), verdict(Status::Failed, &[], None, None), None, None),
         ] {
-            let plan = plan(&config, &id, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
+            let plan = plan(&config, &id, None, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
             let found = match &plan.fate {
                 Fate::Move(to) => Some(format!("{} {}", to.kind.name(), to.destination)),
                 fate => fate.name().map(str::to_owned),
@@ -176,7 +183,7 @@ mod tests {
         }
         let silent = ActionsConfig { tag: false, ..config() };
         let clean = verdict(Status::Clean, &[], None, None);
-        assert!(plan(&silent, &id, &clean, "id", &with, OffsetDateTime::UNIX_EPOCH).tags.is_empty());
+        assert!(plan(&silent, &id, None, &clean, "id", &with, OffsetDateTime::UNIX_EPOCH).tags.is_empty());
     }
 
     /// What has reached its place, by whichever rule, is not moved on, and what is in quarantine is kept.
@@ -211,7 +218,7 @@ mod tests {
         ] {
             let id = ObjectId { bucket: bucket.into(), key: key.into(), version_id: None, etag: Some("e".into()) };
             let verdict = verdict(status, &["A"], None, None);
-            let plan = plan(&config, &id, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
+            let plan = plan(&config, &id, None, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
             assert_eq!(plan.fate.name(), name, "{bucket}/{key} {status}");
         }
         Ok(())

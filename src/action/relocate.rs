@@ -59,6 +59,8 @@ pub(super) struct Copy<'a> {
     pub(super) tags: &'a Pairs,
     /// The copy's metadata, if it is not just the object's own.
     pub(super) metadata: Option<&'a Pairs>,
+    /// Whether it must not overwrite anything.
+    pub(super) only_if_free: bool,
     pub(super) kms_key_id: Option<&'a str>,
     pub(super) in_parts_above: u64,
 }
@@ -71,6 +73,11 @@ impl Copy<'_> {
     /// The condition on the source, for buckets without versions.
     fn condition(&self) -> Option<String> {
         self.id.if_match()
+    }
+
+    /// The condition on the destination.
+    fn if_none_match(&self) -> Option<String> {
+        self.only_if_free.then(|| "*".to_owned())
     }
 
     /// Which encryption the copy gets: the configured key, else the object's own; S3's default for everything else.
@@ -111,6 +118,7 @@ impl Copy<'_> {
             .set_checksum_algorithm(expected.map(|_| ChecksumAlgorithm::Sha256))
             .copy_source(self.id.copy_source())
             .set_copy_source_if_match(self.condition())
+            .set_if_none_match(self.if_none_match())
             .bucket(self.bucket)
             .key(self.key)
             .tagging_directive(TaggingDirective::Replace)
@@ -214,6 +222,7 @@ impl Copy<'_> {
             .bucket(bucket)
             .key(key)
             .upload_id(upload_id)
+            .set_if_none_match(self.if_none_match())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .customize()
             .config_override(patient())

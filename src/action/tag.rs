@@ -60,6 +60,8 @@ pub(super) async fn apply(
 /// The object's own tags and as many of ours as there is room for, the first ones first; nothing of an earlier scan stays.
 pub(super) fn merge(own: &Pairs, ours: &Pairs, dialects: Dialects<'_>) -> Merged {
     let mut tags = without(own, dialects);
+    // Not twice: S3 would refuse all of them.
+    tags.retain(|(name, _)| !ours.iter().any(|(other, _)| other == name));
     let (kept, needed) = (tags.len(), dialects.statuses(ours));
     let room = MOST_TAGS.saturating_sub(kept);
     let no_room = (room < needed).then(|| {

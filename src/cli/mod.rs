@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod enqueue;
 pub mod health;
 pub mod redrive;
+pub mod release;
 pub mod scan;
 pub mod serve;
 
@@ -72,6 +73,10 @@ pub enum Command {
     Enqueue(enqueue::Arguments),
     /// Move dead letters back to the queue.
     Redrive(redrive::Arguments),
+    /// Scan objects in quarantine again, and move those that are clean now to where clean ones go.
+    Rescan(scan::Request),
+    /// Take an object out of quarantine, whatever was found in it.
+    Release(release::Arguments),
     /// Print the configuration in effect, or what it needs to be allowed in AWS.
     CheckConfig(check_config::Arguments),
     /// Ask the service on this machine whether it is ready.
@@ -121,7 +126,7 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
     }
     let mut config = config::load(cli.config.as_deref(), environment.into_iter(), overrides).map_err(|error| usage(&error))?;
     // A database that is named for a scan by hand is taken as it is: what freshclam should have left is elsewhere.
-    if cli.db.is_some() && matches!(cli.command, Command::Scan(_)) {
+    if cli.db.is_some() && matches!(cli.command, Command::Scan(_) | Command::Rescan(_)) {
         config.definitions.required.get_or_insert_default();
     }
     let mut log = config.log.clone();

@@ -35,15 +35,23 @@ const AHEAD: usize = 256;
 /// The command's arguments. Each can be set by a variable, for a task whose command line is fixed.
 #[derive(Debug, Args)]
 pub struct Arguments {
+    /// Do with objects what the configuration says (tag, promote, quarantine, report), instead of only telling the verdict.
+    #[arg(long, env = "CLAMGATE_ACT")]
+    act: bool,
+    /// What every scan by hand has.
+    #[command(flatten)]
+    request: Request,
+}
+
+/// What is scanned, and how that is told.
+#[derive(Debug, Args)]
+pub struct Request {
     /// Files, directories, - for standard input, s3://bucket/key, or s3://bucket/prefix/ for all objects below.
     #[arg(required = true, value_name = "TARGET", env = "CLAMGATE_TARGET")]
     targets: Vec<OsString>,
     /// The version of the one object in S3 that is to be scanned.
     #[arg(long, value_name = "V", env = "CLAMGATE_VERSION_ID")]
     version_id: Option<String>,
-    /// Do with objects what the configuration says (tag, promote, quarantine, report), instead of only telling the verdict.
-    #[arg(long, env = "CLAMGATE_ACT")]
-    act: bool,
     /// A name for the work that comes back in the reports on objects.
     #[arg(long, value_name = "ID", env = "CLAMGATE_TRACE_ID")]
     trace_id: Option<String>,
@@ -93,20 +101,36 @@ struct Scanner {
 /// Scans; 0 all clean, 1 something infected or suspicious, 2 something unscannable or an error and nothing infected.
 #[must_use]
 pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
-    let addresses = match Address::of(arguments) {
+    match Address::of(&arguments.request) {
+        Ok(addresses) => scan_all(config, &arguments.request, addresses, arguments.act),
+        Err(problem) => usage(&problem),
+    }
+}
+
+/// Scans objects that are in quarantine again, and acts on what is found; as [`run`].
+#[must_use]
+pub fn rescan(config: &Config, request: &Request) -> ExitCode {
+    let addresses = match Address::of(request) {
         Ok(addresses) => addresses,
         Err(problem) => return usage(&problem),
     };
+    if !addresses.iter().all(|address| address.is_quarantined(config)) {
+        return usage(&"only objects in quarantine are scanned again: s3://bucket/key in one of actions.quarantine_to");
+    }
+    scan_all(config, request, addresses, true)
+}
+
+fn scan_all(config: &Config, request: &Request, addresses: Vec<Address>, act: bool) -> ExitCode {
     // Not a single thread: an object that goes to disk must not keep the others waiting.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let scanned = runtime.context("cannot start").and_then(|runtime| {
         let code = runtime.block_on(async {
-            let scanned = scan(config, arguments, addresses);
-            if arguments.timeout_secs == 0 {
+            let scanned = scan(config, request, addresses, act);
+            if request.timeout_secs == 0 {
                 return scanned.await;
             }
-            tokio::time::timeout(Duration::from_secs(arguments.timeout_secs), scanned).await.unwrap_or_else(|_| {
-                eprintln!("error: not done after {} s", arguments.timeout_secs);
+            tokio::time::timeout(Duration::from_secs(request.timeout_secs), scanned).await.unwrap_or_else(|_| {
+                eprintln!("error: not done after {} s", request.timeout_secs);
                 // libclamav may be at work, cannot be stopped, and must not meet the exit handlers.
                 let _ = io::stdout().flush();
                 exit_now(FAILED.into())
@@ -129,7 +153,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> ExitCode {
     exit_now(code.into())
 }
 
-async fn scan(config: &Config, arguments: &Arguments, addresses: Vec<Address>) -> Result<Tally> {
+async fn scan(config: &Config, request: &Request, addresses: Vec<Address>, act: bool) -> Result<Tally> {
     let began = Instant::now();
     let scratch = Scratch::create(&config.scan.scratch_dir)
         .with_context(|| format!("cannot use scan.scratch_dir {}", config.scan.scratch_dir.display()))?;
@@ -144,21 +168,21 @@ async fn scan(config: &Config, arguments: &Arguments, addresses: Vec<Address>) -
     let intake = Arc::new(Intake::new(Arc::clone(&pool), budget, scratch.path().to_owned(), max_file_size_bytes));
     let aws = objects::Aws::for_addresses(&addresses).await;
     let objects = match &aws {
-        Some(aws) => Some(aws.objects(config, &intake, arguments.act).await?),
+        Some(aws) => Some(aws.objects(config, &intake, act).await?),
         None => None,
     };
-    let mode = if arguments.act { Mode::Act } else { Mode::Look };
+    let mode = if act { Mode::Act } else { Mode::Look };
     let scanner = Scanner { intake, objects, mode };
 
     let progress = progress();
     let mut tally = Tally::default();
     let mut scans =
-        found(addresses, aws, arguments.trace_id.clone()).map(|item| scanner.scan(item)).buffer_unordered(pool.threads() * 4);
+        found(addresses, aws, request.trace_id.clone()).map(|item| scanner.scan(item)).buffer_unordered(pool.threads() * 4);
     while let Some(Outcome { name, report, error }) = scans.next().await {
         progress.inc(1);
         if let Some(report) = report {
             tally.count(report.status);
-            let line = arguments.format.line(&name, &report);
+            let line = request.format.line(&name, &report);
             progress.suspend(|| writeln!(io::stdout(), "{line}")).context("cannot write to standard output")?;
         }
         if let Some(error) = error {

@@ -18,6 +18,9 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Who may use it: a client sends one of them as `Authorization: Bearer …`. Health and metrics need none.
     pub tokens: Vec<Secret>,
+    /// Who may have objects in quarantine scanned again or released, by the same header; nobody by default. None of these may be among
+    /// `tokens`.
+    pub admin_tokens: Vec<Secret>,
     /// Whether anybody who can connect may use it. On by default for loopback addresses alone.
     pub allow_anonymous: Option<bool>,
     /// The certificate chain for TLS (PEM); without it, connections are plain.
@@ -54,6 +57,7 @@ impl Default for HttpConfig {
             enabled: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             tokens: Vec::new(),
+            admin_tokens: Vec::new(),
             allow_anonymous: None,
             tls_certificate: None,
             tls_key: None,
@@ -91,7 +95,8 @@ impl HttpConfig {
 
     /// What cannot work.
     pub(super) fn problems(&self) -> Vec<&'static str> {
-        let tokens_are_long = self.tokens.iter().all(|token| token.reveal().len() >= 16);
+        let are_long = |tokens: &[Secret]| tokens.iter().all(|token| token.reveal().len() >= 16);
+        let is_shared = self.tokens.iter().any(|token| self.admin_tokens.iter().any(|admin| admin.reveal() == token.reveal()));
         let callbacks_are_urls = self.callbacks.iter().all(|prefix| {
             prefix.ends_with('/')
                 && (prefix.starts_with("https://") || prefix.starts_with("http://"))
@@ -104,7 +109,9 @@ impl HttpConfig {
                 self.enabled && self.tokens.is_empty() && !self.is_open(),
                 "http.tokens is empty, and http.listen can be reached from elsewhere: set tokens, or http.allow_anonymous = true",
             ),
-            (!tokens_are_long, "http.tokens must have at least 16 characters each"),
+            (!are_long(&self.tokens), "http.tokens must have at least 16 characters each"),
+            (!are_long(&self.admin_tokens), "http.admin_tokens must have at least 16 characters each"),
+            (is_shared, "http.tokens and http.admin_tokens share a token: whoever has scans made would release objects"),
             (
                 self.allow_anonymous == Some(true) && !self.tokens.is_empty(),
                 "http.allow_anonymous is set beside http.tokens: which of them is meant?",
@@ -132,6 +139,20 @@ impl HttpConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operators_have_tokens_of_their_own() -> Result<(), toml::de::Error> {
+        for (text, problem) in [
+            ("admin_tokens = ['0123456789abcdef']\ntokens = ['fedcba9876543210']", None),
+            ("admin_tokens = ['0123456789abcde']", Some("admin_tokens must have")),
+            ("admin_tokens = ['0123456789abcdef']\ntokens = ['0123456789abcdef']", Some("share a token")),
+        ] {
+            let problems = toml::from_str::<HttpConfig>(text)?.problems().join("; ");
+            assert_eq!(problems.is_empty(), problem.is_none(), "{problems}");
+            assert!(problems.contains(problem.unwrap_or_default()), "{problems}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn callbacks_are_prefixes_of_paths() {

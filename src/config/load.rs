@@ -13,7 +13,8 @@ use super::Config;
 const ENV_PREFIX: &str = "CLAMGATE_";
 
 /// What is never shown; `*` stands for any name.
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 6] = [
+    "http.admin_tokens",
     "http.tokens",
     "report.sinks.*.notify.api_key",
     "report.sinks.*.postgres.url",

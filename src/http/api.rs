@@ -26,6 +26,8 @@ pub(super) struct Api {
     pub(super) service: Arc<Service>,
     pub(super) config: HttpConfig,
     pub(super) tokens: Tokens,
+    /// Who may take objects out of quarantine.
+    pub(super) admins: Tokens,
     pub(super) remembered: Remembered,
     pub(super) callbacks: Callbacks,
     /// Work that goes on when its client has gone.
@@ -48,6 +50,7 @@ impl Api {
             service: Arc::clone(service),
             config: config.clone(),
             tokens: Tokens::new(config),
+            admins: Tokens::those(&config.admin_tokens),
             remembered: Remembered::new(config.remembered_scans),
             callbacks: Callbacks::new(config)?,
             work: work.clone(),

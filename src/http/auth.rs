@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, Secret};
 
 /// Who may use the API.
 pub(super) enum Tokens {
@@ -19,7 +19,12 @@ impl Tokens {
         if config.is_open() {
             return Self::Anybody;
         }
-        Self::Digests(config.tokens.iter().map(|token| Sha256::digest(token.reveal()).into()).collect())
+        Self::those(&config.tokens)
+    }
+
+    /// Who has one of these, and nobody if there are none.
+    pub(super) fn those(tokens: &[Secret]) -> Self {
+        Self::Digests(tokens.iter().map(|token| Sha256::digest(token.reveal()).into()).collect())
     }
 
     /// Whether a request with these headers may be answered.
@@ -65,6 +70,7 @@ mod tests {
             }
             assert_eq!(tokens.admit(&headers), admitted, "{values:?}");
         }
+        assert!(!Tokens::those(&[]).admit(&HeaderMap::new()), "no operator by default");
         assert!(Tokens::new(&HttpConfig::default()).admit(&HeaderMap::new()), "loopback is open by default");
         Ok(())
     }

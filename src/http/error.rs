@@ -89,7 +89,7 @@ pub(super) enum ScanRefusal {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), retry_after: None }
     }
 
@@ -97,8 +97,9 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "malformed", message)
     }
 
-    pub(super) fn unauthorized() -> Self {
-        let message = "this needs a header `Authorization: Bearer …` with one of http.tokens";
+    /// `tokens`: the field of the configuration.
+    pub(super) fn unauthorized(tokens: &str) -> Self {
+        let message = format!("this needs a header `Authorization: Bearer …` with one of {tokens}");
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 

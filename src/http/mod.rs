@@ -14,6 +14,7 @@ mod form;
 mod listener;
 mod manual;
 mod objects;
+mod quarantine;
 mod remembered;
 mod routes;
 mod status;

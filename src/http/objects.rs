@@ -98,12 +98,12 @@ pub(super) enum ScanState {
 type Outcome = Result<Box<ScanReport>, ApiError>;
 
 /// An order that was taken.
-struct Job {
-    objects: Arc<Objects<S3Store>>,
-    event: ObjectEvent,
-    mode: Mode,
+pub(super) struct Job {
+    pub(super) objects: Arc<Objects<S3Store>>,
+    pub(super) event: ObjectEvent,
+    pub(super) mode: Mode,
     /// Its place among the scans that are under way.
-    scanning: OwnedSemaphorePermit,
+    pub(super) scanning: OwnedSemaphorePermit,
 }
 
 /// Scan an object in S3.
@@ -162,27 +162,38 @@ fn check(order: &ScanOrder, api: &Api) -> Result<(), ApiError> {
     if !api.config.s3_buckets.contains(&order.bucket) {
         return Err(ApiError::forbidden("the bucket is none of http.s3_buckets"));
     }
-    if !(1..=KEY_BYTES).contains(&order.key.len()) {
-        return Err(ApiError::malformed(format!("a key has 1 to {KEY_BYTES} bytes")));
-    }
-    if order.version_id.as_ref().is_some_and(|version| !(1..=KEY_BYTES).contains(&version.len())) {
-        return Err(ApiError::malformed(format!("a version id has 1 to {KEY_BYTES} bytes")));
-    }
-    // S3 takes such keys; much on the way to it resolves them, and another object would be read.
-    if order.key.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(ApiError::malformed("keys with a segment `.` or `..` are not taken: rename the object, or use its event"));
-    }
-    if order.version_id.as_deref() == Some(NULL_VERSION) {
-        return Err(ApiError::malformed("the null version cannot be named; leave version_id out for the latest version"));
-    }
+    check_object(&order.key, order.version_id.as_deref())?;
     if let Some(trace_id) = &order.trace_id {
         check_trace_id(trace_id).map_err(|error| ApiError::malformed(error.to_string()))?;
     }
     Ok(())
 }
 
+/// Whether an object can be named like this.
+pub(super) fn check_object(key: &str, version_id: Option<&str>) -> Result<(), ApiError> {
+    if !(1..=KEY_BYTES).contains(&key.len()) {
+        return Err(ApiError::malformed(format!("a key has 1 to {KEY_BYTES} bytes")));
+    }
+    if version_id.is_some_and(|version| !(1..=KEY_BYTES).contains(&version.len())) {
+        return Err(ApiError::malformed(format!("a version id has 1 to {KEY_BYTES} bytes")));
+    }
+    // S3 takes such keys; much on the way to it resolves them, and another object would be read.
+    if key.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(ApiError::malformed("keys with a segment `.` or `..` are not taken: rename the object, or use its event"));
+    }
+    if version_id == Some(NULL_VERSION) {
+        return Err(ApiError::malformed("the null version cannot be named; leave version_id out for the latest version"));
+    }
+    Ok(())
+}
+
 /// Does a job whether or not its client waits.
-fn spawn(api: &Arc<Api>, job: Job, pending: Option<Pending>, callback: Option<Callback>) -> oneshot::Receiver<Outcome> {
+pub(super) fn spawn(
+    api: &Arc<Api>,
+    job: Job,
+    pending: Option<Pending>,
+    callback: Option<Callback>,
+) -> oneshot::Receiver<Outcome> {
     let (sender, receiver) = oneshot::channel();
     let shared = Arc::clone(api);
     api.work.spawn(async move {

@@ -20,7 +20,7 @@ use super::api::Api;
 use super::auth::Tokens;
 use super::connection::Reserved;
 use super::error::ApiError;
-use super::{compatible, manual, objects, status, streams};
+use super::{compatible, manual, objects, quarantine, status, streams};
 use crate::telemetry::events;
 
 /// What is answered on connections of the reserve, and without a token.
@@ -32,6 +32,7 @@ const HEALTH: [&str; 3] = ["/livez", "/readyz", "/metrics"];
     tags(
         (name = "scan", description = "Scanning"),
         (name = "definitions", description = "What scans are done with"),
+        (name = "quarantine", description = "For operators, with a token of their own (`http.admin_tokens`)"),
         (name = "health", description = "For load balancers and monitoring; no token is needed"),
         (name = "compatible", description = "The routes of other wrappers of ClamAV"),
     ),
@@ -49,7 +50,11 @@ pub(super) fn all(api: &Arc<Api>) -> Router {
         .routes(routes!(compatible::clamav_rest))
         .routes(routes!(compatible::rest_api))
         .route_layer(from_fn_with_state(Arc::clone(api), authorize));
-    let (router, document) = guarded.merge(health_routes()).split_for_parts();
+    let for_operators = OpenApiRouter::new()
+        .routes(routes!(quarantine::rescan))
+        .routes(routes!(quarantine::release))
+        .route_layer(from_fn_with_state(Arc::clone(api), authorize_operator));
+    let (router, document) = guarded.merge(for_operators).merge(health_routes()).split_for_parts();
     // Made once; they do not change.
     let page: Arc<str> = manual::page(&document).into();
     let document: Arc<str> = serde_json::to_string(&document).unwrap_or_default().into();
@@ -80,9 +85,11 @@ fn finish(router: Router<Arc<Api>>, api: &Arc<Api>) -> Router {
 
 fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
-    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("One of `http.tokens`")).build();
     let components = document.components.get_or_insert_default();
-    components.security_schemes.insert("token".to_owned(), SecurityScheme::Http(scheme).into());
+    for (name, description) in [("token", "One of `http.tokens`"), ("admin", "One of `http.admin_tokens`")] {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
+        components.security_schemes.insert(name.to_owned(), SecurityScheme::Http(scheme).into());
+    }
     document
 }
 
@@ -96,13 +103,21 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     if !api.tokens.admit(headers) {
-        return ApiError::unauthorized().into_response();
+        return ApiError::unauthorized("http.tokens").into_response();
     }
     // Whoever can connect is a program on this machine, say; not whichever page a browser on it shows.
     if matches!(api.tokens, Tokens::Anybody) && headers.contains_key(header::ORIGIN) {
         return ApiError::forbidden("a web page asked (Origin): for that, set http.tokens").into_response();
     }
     next.run(request).await
+}
+
+async fn authorize_operator(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if api.admins.admit(request.headers()) {
+        next.run(request).await
+    } else {
+        ApiError::unauthorized("http.admin_tokens").into_response()
+    }
 }
 
 /// Counts the request, and keeps the reserve for those whom it is for.

@@ -15,7 +15,7 @@ use crate::engine::{Reason, Status, Verdict};
 use crate::filter;
 use crate::object::{FetchError, ObjectStore};
 use crate::queue::ObjectEvent;
-use crate::report::{ActionReport, Outbox, ScanReport, SinkError, Sinks, Target, Timings};
+use crate::report::{ActionReport, Outbox, ScanReport, SinkError, Sinks, Source, Target, Timings};
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
 
@@ -297,9 +297,12 @@ impl<S: ObjectStore> Objects<S> {
         if self.actions.is_placeholder(judged.sha256.as_deref()) {
             return Ok(Done::Skipped("placeholder".to_owned()));
         }
-        let plan = self.plan(id, &judged, &report.scan_id);
+        let source = info.as_ref().and_then(|info| self.actions.source(id, info));
+        report.source = source.as_ref().map(Source::from);
+        let plan = self.plan(id, source.as_ref(), &judged, &report.scan_id);
         let object = action::ScannedObject {
             id,
+            source: source.as_ref(),
             info: info.as_deref(),
             sha256: judged.sha256.as_deref(),
             sequencer: work.event.sequencer.as_deref(),
@@ -349,8 +352,8 @@ impl<S: ObjectStore> Objects<S> {
         Ok(Done::Reported(Box::new(self.tell(work, report, None).await?)))
     }
 
-    fn plan(&self, id: &ObjectId, judged: &Scanned, scan_id: &str) -> Plan {
-        action::plan(&self.policy, id, &judged.verdict, scan_id, &judged.with.definitions, judged.scanned_at)
+    fn plan(&self, id: &ObjectId, source: Option<&ObjectId>, judged: &Scanned, scan_id: &str) -> Plan {
+        action::plan(&self.policy, id, source, &judged.verdict, scan_id, &judged.with.definitions, judged.scanned_at)
     }
 
     /// No verdict, and why.
@@ -375,7 +378,7 @@ impl<S: ObjectStore> Objects<S> {
         let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
         let mut report = work.report(judged.clone());
         // Nothing is moved or removed any more, and a state that is not known for sure is not tagged.
-        let mut plan = self.plan(&work.id, &judged, &report.scan_id);
+        let mut plan = self.plan(&work.id, None, &judged, &report.scan_id);
         let wanted = std::mem::take(&mut plan.fate).name();
         let is_failed = judged.verdict.status == Status::Failed;
         // A failure is never written over a verdict.

@@ -30,7 +30,7 @@ pub use notify::NotifySink;
 pub use object::ObjectSink;
 pub use outbox::Outbox;
 pub use postgres::{POSTGRES_SCHEMA, PostgresSink};
-pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Target, Timings, scan_id};
+pub use scan_report::{ActionReport, EngineVersions, SCHEMA, ScanReport, Source, Target, Timings, scan_id};
 pub use ses::SesSink;
 pub use sns::SnsSink;
 pub use sqs::SqsSink;

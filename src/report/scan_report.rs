@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::SinkError;
 use crate::engine::{Definitions, Reason, Status, hex};
+use crate::s3::ObjectId;
 use crate::scan::Scanned;
 
 /// The name and version of the report's form. Fields may be added; those that exist keep their meaning.
@@ -39,6 +40,9 @@ pub struct ScanReport {
     pub detail: Option<String>,
     /// What was scanned.
     pub target: Target,
+    /// Where it was uploaded, if the target is its copy in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// The SHA-256 of the content; `None` when it was not read.
     pub sha256: Option<String>,
     /// What it was scanned with.
@@ -76,6 +80,7 @@ impl ScanReport {
             reason: verdict.reason,
             detail: verdict.detail,
             target,
+            source: None,
             sha256,
             definitions: with.definitions,
             engine: EngineVersions::current(),
@@ -128,6 +133,23 @@ pub enum Target {
         /// Size in bytes.
         size: u64,
     },
+}
+
+/// Where an object was before it came to quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Source {
+    /// The bucket.
+    pub bucket: String,
+    /// The key, decoded.
+    pub key: String,
+    /// The version, in a bucket with versions.
+    pub version_id: Option<String>,
+}
+
+impl From<&ObjectId> for Source {
+    fn from(id: &ObjectId) -> Self {
+        Self { bucket: id.bucket.clone(), key: id.key.clone(), version_id: id.version_id.clone() }
+    }
 }
 
 impl Target {
@@ -286,6 +308,7 @@ pub(super) fn example() -> ScanReport {
         reason: None,
         detail: None,
         target,
+        source: None,
         sha256: Some("00".into()),
         definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
         engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0".into() },

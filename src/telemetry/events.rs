@@ -7,6 +7,7 @@ use std::fmt::Display;
 use ::metrics::{counter, histogram};
 
 use super::metrics;
+use crate::action::{ReleaseError, Released};
 use crate::queue::{EventError, Message};
 use crate::report::{ScanReport, SinkError, Target};
 use crate::s3::{ObjectId, S3Error, S3ErrorKind};
@@ -49,6 +50,21 @@ pub fn object_skipped(id: &ObjectId, rule: &str) {
         rule,
         "object skipped"
     );
+}
+
+/// Somebody asked for an object to be taken out of quarantine.
+pub fn object_released(id: &ObjectId, released: &Result<Released, ReleaseError>) {
+    let (bucket, key, version_id) = (id.bucket.as_str(), id.key.as_str(), id.version_id.as_deref());
+    match released {
+        Ok(released) => {
+            let (to, status, detail) = (released.to.as_str(), released.status.as_deref(), released.detail.as_deref());
+            tracing::warn!(bucket, key, version_id, to, status, detail, "object released from quarantine");
+        }
+        Err(error) => {
+            let error = error.to_string();
+            tracing::warn!(bucket, key, version_id, error, "object not released");
+        }
+    }
 }
 
 /// Work on an object that failed; its message comes back, or, after its `last` delivery, goes to the dead-letter queue.

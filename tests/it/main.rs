@@ -34,6 +34,7 @@ mod outcomes;
 mod pages;
 mod postgres;
 mod proxy;
+mod quarantine;
 mod races;
 mod receiver;
 mod recorder;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use aws_sdk_s3::primitives::ByteStream;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::aws::{Aws, Setup};
 use crate::proxy::{Answer, Proxy};
 use crate::samples::{self, EICAR_NAME, eicar};
-use crate::service::{Service, clamgate};
+use crate::service::Service;
 use crate::wait;
 
 /// One rule a disposal; the place in quarantine is made by a template.
@@ -123,19 +122,6 @@ async fn each_object_ends_in_its_place(versioned: bool) {
         }
     }
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-#[test]
-fn the_configurations_of_the_page_are_valid() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ways-out/objects.md")).unwrap();
-    let blocks: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 3);
-    for block in blocks {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), block).unwrap();
-        let output = clamgate().args(["check-config", "--config"]).arg(file.path()).output().unwrap();
-        assert!(output.status.success(), "{block}\n{}", String::from_utf8_lossy(&output.stderr));
-    }
 }
 
 /// Everything about an object that matters afterwards.

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
 use super::super::objects_of;
-use super::{Arguments, Item, Outcome};
+use super::{Item, Outcome, Request};
 use crate::aws;
 use crate::config::{Config, Location};
 use crate::intake::Intake;
@@ -33,15 +33,25 @@ pub(super) enum Address {
 
 impl Address {
     /// What the targets mean.
-    pub(super) fn of(arguments: &Arguments) -> Result<Vec<Self>, String> {
-        let version = arguments.version_id.as_deref();
-        if let Some(trace_id) = &arguments.trace_id {
+    pub(super) fn of(request: &Request) -> Result<Vec<Self>, String> {
+        let version = request.version_id.as_deref();
+        if let Some(trace_id) = &request.trace_id {
             check_trace_id(trace_id).map_err(|error| format!("--trace-id: {error}"))?;
         }
-        if version.is_some() && arguments.targets.len() != 1 {
+        if version.is_some() && request.targets.len() != 1 {
             return Err("--version-id belongs to one object alone".to_owned());
         }
-        arguments.targets.iter().map(|target| Self::parse(target, version)).collect()
+        request.targets.iter().map(|target| Self::parse(target, version)).collect()
+    }
+
+    /// Whether everything that it means lies where objects are quarantined.
+    pub(super) fn is_quarantined(&self, config: &Config) -> bool {
+        let (bucket, key) = match self {
+            Self::Local(_) => return false,
+            Self::Object(event) => (&event.bucket, &event.key),
+            Self::Prefix { bucket, prefix } => (bucket, prefix),
+        };
+        config.actions.quarantines().any(|place| place.holds(bucket, key))
     }
 
     /// A key is taken as it stands: nothing in it is decoded.
