@@ -15,7 +15,7 @@ def run(script: str, directory: Path, environment: dict[str, str], clamgate: Pat
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=directory,
-        env=environment | {"PATH": ":".join(path), "NO_PROXY": "*"},
+        env=environment | {"PATH": ":".join(path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

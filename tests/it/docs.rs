@@ -45,7 +45,7 @@ fn the_page_on_verdicts_has_the_table_of_the_code() {
     assert_eq!(found, table(), "run UPDATE_DOCS=1 cargo test --test it docs::");
 }
 
-/// Their blocks of TOML are configurations that work; those of shell are of `docs/ways-in`, whose tests run them.
+/// Each block of TOML is a configuration of its own. `demos` runs these pages.
 #[test]
 fn the_configurations_of_the_designs_are_taken() {
     let designs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/designs");
