@@ -157,10 +157,10 @@ class Demo:
         columns = "scan_id, status, bucket, key, version_id, scanned_at, report"
         for route in ROUTES:
             ours, theirs = f"select {columns} from scans", f"select {columns} from clamgate_scans"
-            different = f"select key from (({ours} except {theirs}) union ({theirs} except {ours})) different"
+            different = f"select distinct key from (({ours} except {theirs}) union ({theirs} except {ours})) different"
             keys = [row["key"] for row in self.application.query(different, route)]
             same = self.require(not keys, f"the table by {route} differs from the service's: {keys}")
-            print(f"the table by {route}: {'the same as' if same else 'NOT as'} the service's")
+            print(f"the table by {route}: {'the same as' if same else 'WRONG: other than'} the service's")
 
     def take_again(self) -> None:
         """Reports that come twice or late change nothing (the comparison shows it); a verdict takes the place of FAILED."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -24,7 +24,7 @@ import shell
 from local_aws import LocalAws, create_queues, free_port, notify
 from runner import DemoError, main, wait_for
 from samples import EICAR, clean_pdf, encrypted_zip
-from service import Service
+from service import Service, show_end
 from table import lines
 
 PAGE = "designs/user-waits.md"
@@ -75,6 +75,11 @@ class Row:
         else:
             expected = ["clean" if self.expected == "CLEAN" else "quarantine"]
         return [] if self.places == expected else [f"expected in {expected}"]
+
+
+def status_of(answer: str) -> str:
+    """The verdict in an answer; what has none says nothing."""
+    return json.loads(answer).get("status", NOTHING)
 
 
 class Demo:
@@ -132,7 +137,7 @@ class Demo:
     def sends(self, file: str) -> tuple[str, float]:
         """The application sends the file, and stores it only when it is clean."""
         begun = time.time()
-        status = json.loads(self.shell(file, page.block(PAGE, "sh", SENDS)))["status"]
+        status = status_of(self.shell(file, page.block(PAGE, "sh", SENDS)))
         milliseconds = 1000 * (time.time() - begun)
         if status == "CLEAN":
             self.s3.put_object(Bucket="clean", Key=file, Body=(self.scratch / file).read_bytes())
@@ -142,7 +147,7 @@ class Demo:
         """The browser uploads, and the application asks; between the two, the page's commands tell the time."""
         upload, ask = (block.text for block in page.blocks(PAGE, "sh") if block.heading == ASKS)
         uploaded_at, answer = self.shell(file, upload, "date +%s.%N", ask).split("\n", 1)
-        return json.loads(answer)["status"], 1000 * (time.time() - float(uploaded_at))
+        return status_of(answer), 1000 * (time.time() - float(uploaded_at))
 
     def polls(self, file: str) -> tuple[str, float]:
         """The browser uploads, and the page's server polls for the verdict on this upload."""
@@ -155,17 +160,21 @@ class Demo:
     def rows(self, way: str, verdict: Callable[[str], tuple[str, float]]) -> list[Row]:
         """Each file once, with a service that has this way's configuration."""
         rows = []
-        with self.service(way):
+        with self.service(way) as service:
             for file in self.files(way):
                 status, milliseconds = verdict(file)
-                # A poller can know the verdict before the object has gone from where it was.
-                try:
-                    wait_for("the removal", SETTLE_SECONDS, lambda: "uploads" not in self.places(file))
-                except DemoError:
-                    pass  # the places below show it
+                if status != NOTHING:
+                    self.wait_for_removal(file)
                 name = Path(file).name
                 rows.append(Row(way, name, FILES[name], status, milliseconds, self.places(file)))
+        if any(row.problems() for row in rows):
+            show_end(service.log)
         return rows
+
+    def wait_for_removal(self, key: str) -> None:
+        """A poller can know the verdict before the object has gone from where it was."""
+        with suppress(DemoError):  # the places then show it
+            wait_for("the removal", SETTLE_SECONDS, lambda: "uploads" not in self.places(key))
 
     def nobody_answers(self) -> Row:
         """The service of the first way has gone: nothing is called clean then."""
