@@ -18,6 +18,10 @@ DB     ?= tests/data/signatures
 ROUNDS ?= 3
 BENCH  ?=
 
+# What `make demo` shows: one of these, the designs of docs/designs, or else what becomes of a set of samples.
+DEMOS := user-waits quarantine-bucket
+DEMO  ?=
+
 # A step of `make test`: its command, then what it prints.
 step = @echo "==> $(1)"; $(1)
 
@@ -30,6 +34,7 @@ fuzz = echo "==> fuzz $(1)"; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EX
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@echo "make demo takes DEMO=$(firstword $(DEMOS)) or DEMO=$(lastword $(DEMOS)): the designs of docs/designs"
 	@echo "make bench takes CORPUS=dir DB=dir ROUNDS=n BENCH=--no-clamscan; CARGO_TARGET_DIR is honoured"
 
 setup: packages .venv/.installed ## install what is missing: Debian packages, and Python packages in .venv
@@ -66,9 +71,15 @@ packages:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
+ifneq ($(filter demo,$(MAKECMDGOALS)),)
+ifneq ($(filter-out $(DEMOS),$(DEMO)),)
+$(error there is no DEMO=$(DEMO). There are: $(DEMOS); and without DEMO=, the sample set)
+endif
+endif
+
 demo: setup ## the service at work on a local AWS: a table of what became of each upload
 	cargo build --release --locked
-	$(PYTHON) demo/demo.py --clamgate $(BINARY)
+	$(PYTHON) demo/$(subst -,_,$(or $(DEMO),demo)).py --clamgate $(BINARY)
 
 test: setup ## format, lints, licences, documentation and all tests
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version 0.20.2

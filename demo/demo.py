@@ -6,10 +6,8 @@ definitions.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Callable
 from urllib.parse import quote_plus
 
@@ -28,17 +25,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 import definitions
 import samples
 from local_aws import LocalAws, Queues, create_queues, messages_in_flight, notify, queue_depth, stop
+from runner import DemoError, main, wait_for
 from samples import CLEAN, EICAR, MIB, QUARANTINE, UPLOADS, VERSIONED, Sample
+from service import show_end, start_service, wait_until_healthy
+from table import lines, shortened
 
 BUCKETS = [UPLOADS, VERSIONED, CLEAN, QUARANTINE]
 LABELS = {"uploaded-by": "demo"}
 MULTIPART_BYTES = 64 * MIB
 REPORT_SECONDS = 300
 SETTLE_SECONDS = 30
-
-
-class DemoError(Exception):
-    """The demo cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,6 @@ class Row:
     milliseconds: float | None
     place: str
     problems: list[str]
-
-
-def wait_for(what: str, seconds: float, check: Callable[[], Any]) -> Any:
-    """The first true result of the check."""
-    deadline = time.monotonic() + seconds
-    while not (result := check()):
-        if time.monotonic() > deadline:
-            raise DemoError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.05)
-    return result
 
 
 class Reports(threading.Thread):
@@ -328,36 +314,11 @@ def write_config(scratch: Path, database: Path, queues: Queues) -> Path:
     return path
 
 
-def start_service(clamgate: Path, config: Path, log: Path, aws: LocalAws) -> subprocess.Popen[bytes]:
-    """`clamgate serve`, in a session of its own: Ctrl-C reaches this script alone."""
-    with log.open("wb") as output:
-        command = [str(clamgate), "serve", "--config", str(config)]
-        return subprocess.Popen(command, env=aws.environment(), stdout=output, stderr=output, start_new_session=True)
-
-
-def wait_until_healthy(clamgate: Path, config: Path, aws: LocalAws, service: subprocess.Popen[bytes]) -> None:
-    """By `clamgate health`, as a container would."""
-
-    def check() -> bool:
-        if service.poll() is not None:
-            raise DemoError(f"clamgate ended with {service.returncode} before it was ready")
-        command = [str(clamgate), "health", "--config", str(config)]
-        return subprocess.run(command, env=aws.environment(), capture_output=True).returncode == 0
-
-    wait_for("clamgate to be healthy", 300, check)
-
-
 def why(report: dict[str, Any]) -> str:
     """The first signature, how many more, and the reason: what of these there is."""
     names = report["signatures"]
     parts = [*names[:1], f"+{len(names) - 1} more" if len(names) > 1 else "", report["reason"] or ""]
     return ", ".join(part for part in parts if part)
-
-
-def shortened(text: str, width: int) -> str:
-    """At most that wide, the middle left out."""
-    half = (width - 1) // 2
-    return text if len(text) <= width else f"{text[: width - 1 - half]}…{text[-half:]}"
 
 
 def print_table(rows: list[Row]) -> None:
@@ -367,11 +328,8 @@ def print_table(rows: list[Row]) -> None:
         milliseconds = "" if row.milliseconds is None else f"{row.milliseconds:.0f}"
         verdict = "ok" if not row.problems else "WRONG: " + "; ".join(row.problems)
         cells.append([shortened(row.key, 40), row.status, shortened(row.why, 50), milliseconds, row.place, verdict])
-    widths = [max(len(line[column]) for line in cells) for column in range(5)]
     print()
-    for line in cells:
-        key, status, why, milliseconds, place = (cell.ljust(width) for cell, width in zip(line, widths))
-        print(f"{key}  {status}  {why}  {milliseconds.strip().rjust(widths[3])}  {place}  {line[5]}".rstrip())
+    print("\n".join(lines(cells, right=frozenset({3}))))
     print("\nms: from the end of the upload to the arrival of the report\n")
 
 
@@ -386,11 +344,11 @@ def run(clamgate: Path, database: Path | None, stack: ExitStack) -> int:
 
     config, log = write_config(scratch, database, queues), scratch / "clamgate.log"
     begun = time.monotonic()
-    service = start_service(clamgate, config, log, aws)
+    service = start_service(clamgate, config, log, aws.environment())
     stack.callback(stop, service, 35)
     show_log = True
     try:
-        wait_until_healthy(clamgate, config, aws, service)
+        wait_until_healthy(clamgate, config, aws.environment(), service)
         print(f"clamgate is ready after {time.monotonic() - begun:.1f} s", end="")
         reports = Reports(aws, queues.reports)
         reports.start()
@@ -417,39 +375,9 @@ def run(clamgate: Path, database: Path | None, stack: ExitStack) -> int:
         raise
     finally:
         if show_log:
-            print("\nthe end of clamgate's log:", file=sys.stderr)
-            print("\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
+            show_end(log)
     return int(show_log)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM and SIGHUP as Ctrl-C, so that they clean up too."""
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    """Parse, run, clean up."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clamgate", type=Path, required=True, help="the program")
-    parser.add_argument("--definitions", type=Path, help="a database directory (default: found or downloaded)")
-    arguments = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)  # progress shows in a pipe, too
-    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in endings:
-        signal.signal(number, interrupt)
-    with ExitStack() as stack:
-        try:
-            return run(arguments.clamgate.resolve(), arguments.definitions, stack)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        except (DemoError, RuntimeError, OSError, BotoCoreError, ClientError, subprocess.CalledProcessError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        finally:
-            for number in endings:
-                signal.signal(number, signal.SIG_IGN)  # what is left to do is bounded, and must be done
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, run))

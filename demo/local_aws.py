@@ -38,6 +38,13 @@ def isolated_environment() -> dict[str, str]:
     }
 
 
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def stop(process: subprocess.Popen[bytes], seconds: float) -> int:
     """Ask the process to end, kill it when it does not within the time; its exit code."""
     if process.poll() is None:
@@ -53,9 +60,7 @@ class LocalAws:
     """One ministack process that keeps everything in memory."""
 
     def __init__(self, scratch: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         # An IP address, not a name: SDKs then put the bucket in the path, where no DNS is needed.
         self.endpoint = f"http://127.0.0.1:{port}"
         self.log = scratch / "ministack.log"

@@ -199,26 +199,33 @@ mod tests {
              bucket = 'up'
              prefix = 'kept/'
              infected = 'quarantine'
-             quarantine_to = 's3://bad-too/{date}/{key}'",
+             quarantine_to = 's3://bad-too/{date}/{key}'
+             [[rules]]
+             prefix = 'left/'
+             clean = 'leave'",
         )?;
-        for (bucket, key, status, name) in [
-            ("up", "k", Status::Clean, Some("promote")),
-            ("up", "k", Status::Infected, Some("delete")),
-            ("up", "k", Status::Suspicious, Some("replace")),
-            ("up", "k", Status::Failed, None),
-            ("up", "kept/k", Status::Infected, Some("quarantine")),
-            ("clean", "in-k", Status::Clean, None),
-            ("clean", "other", Status::Clean, Some("promote")),
-            ("clean", "in-k", Status::Infected, Some("delete")),
-            ("bad", "k", Status::Clean, Some("promote")),
-            ("bad", "k", Status::Infected, None),
-            ("bad-too", "2026-11-22/k", Status::Infected, None),
-            ("bad-too", "2026-11-22/k", Status::Suspicious, None),
-            ("bad-too", "2026-11-22/k", Status::Unscannable, None),
+        for (bucket, key, source, status, name) in [
+            ("up", "k", None, Status::Clean, Some("promote")),
+            ("up", "k", None, Status::Infected, Some("delete")),
+            ("up", "k", None, Status::Suspicious, Some("replace")),
+            ("up", "k", None, Status::Failed, None),
+            ("up", "kept/k", None, Status::Infected, Some("quarantine")),
+            ("clean", "in-k", None, Status::Clean, None),
+            ("clean", "other", None, Status::Clean, Some("promote")),
+            ("clean", "in-k", None, Status::Infected, Some("delete")),
+            ("bad", "k", None, Status::Clean, None),
+            ("bad", "k", Some("k"), Status::Clean, Some("promote")),
+            ("bad", "k", Some("left/k"), Status::Clean, None),
+            ("bad", "k", Some("k"), Status::Infected, None),
+            ("bad", "k", None, Status::Infected, None),
+            ("bad-too", "2026-11-22/k", None, Status::Infected, None),
+            ("bad-too", "2026-11-22/k", None, Status::Suspicious, None),
+            ("bad-too", "2026-11-22/k", None, Status::Unscannable, None),
         ] {
             let id = ObjectId { bucket: bucket.into(), key: key.into(), version_id: None, etag: Some("e".into()) };
+            let source = source.map(|key| ObjectId { bucket: "up".into(), key: key.into(), ..id.clone() });
             let verdict = verdict(status, &["A"], None, None);
-            let plan = plan(&config, &id, None, &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
+            let plan = plan(&config, &id, source.as_ref(), &verdict, "id", &with, OffsetDateTime::UNIX_EPOCH);
             assert_eq!(plan.fate.name(), name, "{bucket}/{key} {status}");
         }
         Ok(())

@@ -45,7 +45,7 @@ fn the_page_on_verdicts_has_the_table_of_the_code() {
     assert_eq!(found, table(), "run UPDATE_DOCS=1 cargo test --test it docs::");
 }
 
-/// Blocks of TOML are configurations that work; those of shell are run by the tests of the pages.
+/// Each block of TOML is a configuration of its own; blocks of shell are run by `pages` and `demos`.
 #[test]
 fn the_configurations_of_all_pages_are_taken() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");

@@ -429,7 +429,7 @@ async fn the_document_and_its_page() {
     let (_service, url) = Service::start_http(&[]).await;
     let document = curl(&[&format!("{url}/openapi.json")]).await.json();
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths.len(), 10, "{paths:?}");
+    assert_eq!(paths.len(), 12, "{paths:?}");
     let page = curl(&[&format!("{url}/docs")]).await;
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
     for path in paths {
@@ -607,7 +607,7 @@ async fn nobody_has_to_wait() {
 #[tokio::test]
 async fn schemathesis_finds_nothing() {
     let aws = Aws::new().await;
-    let (service, url) = s3_service(&aws, &[]).await;
+    let (service, url) = s3_service(&aws, &[("CLAMGATE_HTTP__ADMIN_TOKENS", "['0123456789abcdef']")]).await;
     let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/schemathesis");
     assert!(program.exists(), "{} is missing: run `make setup`", program.display());
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
@@ -615,11 +615,12 @@ async fn schemathesis_finds_nothing() {
     let output = tokio::process::Command::new(program)
         .args(["run", &format!("{url}/openapi.json"), "--checks", checks, "--seed", "1", "--max-examples", "20"])
         .args(["--phases", "examples,coverage,fuzzing", "--generation-database", "none", "--no-color"])
+        .args(["--header", "Authorization: Bearer 0123456789abcdef"])
         .current_dir(service.dir.path())
         .output()
         .await
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("Tested: 10"), "{text}");
+    assert!(output.status.success() && text.contains("Tested: 12"), "{text}");
     assert!(service.logged("an HTTP request panicked").is_empty());
 }

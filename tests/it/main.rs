@@ -12,6 +12,7 @@ mod clamd_bounds;
 mod clamd_clients;
 mod cli;
 mod crash;
+mod demos;
 mod dialects;
 mod differential;
 mod docs;
