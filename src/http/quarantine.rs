@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::api::Api;
 use super::body;
-use super::error::{AnyRefusal, ApiError, ErrorBody, ScanRefusal};
+use super::error::{ApiError, ErrorBody, ScanRefusal};
 use super::objects::{Job, check_object, spawn};
 use crate::action::{ActionError, ReleaseError, Released};
 use crate::object::S3Store;
@@ -88,7 +88,7 @@ pub(super) async fn rescan(State(api): State<Arc<Api>>, request: Request) -> Res
             body = ErrorBody),
         (status = 413, description = "The JSON is too long", body = ErrorBody),
         (status = 502, description = "S3 refused", body = ErrorBody),
-        AnyRefusal,
+        ScanRefusal,
     ),
     security(("admin" = [])),
 )]

@@ -607,7 +607,7 @@ async fn nobody_has_to_wait() {
 #[tokio::test]
 async fn schemathesis_finds_nothing() {
     let aws = Aws::new().await;
-    let (service, url) = s3_service(&aws, &[("CLAMGATE_HTTP__ADMIN_TOKENS", "['0123456789abcdef']")]).await;
+    let (service, url) = s3_service(&aws, &[("CLAMGATE_HTTP__ADMIN_TOKENS", "['0123456789abcdef']".to_owned())]).await;
     let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/schemathesis");
     assert!(program.exists(), "{} is missing: run `make setup`", program.display());
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
