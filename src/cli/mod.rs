@@ -142,7 +142,7 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
 fn objects_of(config: &Config, intake: &Intake, sdk: &SdkConfig) -> io::Result<Objects<S3Store>> {
     let s3 = aws::s3(sdk);
     Ok(Objects {
-        store: S3Store::new(s3.clone()),
+        store: S3Store::new(s3.clone(), config.scan.ranged_fetch_bytes),
         pool: Arc::clone(&intake.pool),
         budget: intake.budget.clone(),
         actions: Actions::new(s3.clone(), config.actions.clone()),

@@ -129,6 +129,8 @@ pub struct ScanConfig {
     pub in_memory_max_bytes: u64,
     /// Disk space for spooled objects in flight, over all.
     pub spool_bytes: u64,
+    /// Objects above this size are fetched from S3 in several requests at once, each for so many bytes at most. S3 charges each request.
+    pub ranged_fetch_bytes: u64,
 }
 
 /// `[queue]`
@@ -217,6 +219,7 @@ impl Default for ScanConfig {
             memory_bytes: 512 * MIB,
             in_memory_max_bytes: 32 * MIB,
             spool_bytes: 4 * GIB,
+            ranged_fetch_bytes: 16 * MIB,
         }
     }
 }
@@ -261,6 +264,10 @@ impl Config {
         require(
             self.limits.max_file_size_bytes <= scan.in_memory_max_bytes || self.limits.max_file_size_bytes <= scan.spool_bytes,
             "scan.spool_bytes must hold at least one object of limits.max_file_size_bytes",
+        );
+        require(
+            scan.ranged_fetch_bytes >= 64 * 1024,
+            "scan.ranged_fetch_bytes must be at least 65536: each part is a request that S3 charges",
         );
         for name in &scan.allowed_signatures {
             require(

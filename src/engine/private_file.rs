@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Deref;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -19,6 +20,24 @@ impl PrivateFile {
     /// When the directory cannot be written to, or no descriptor is left.
     pub fn create_in(dir: &Path) -> io::Result<Self> {
         tempfile::tempfile_in(dir).map(Self)
+    }
+
+    /// Writes at a place, also beyond the end: what is between reads as zeros until it is written.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not take it, for want of space above all.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    /// Reads what was written at a place.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not give it, or the file ends before.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
     }
 
     /// Ends writing and maps the file, without reading it.

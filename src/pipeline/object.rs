@@ -411,18 +411,24 @@ impl<S: ObjectStore> Objects<S> {
         let mut is_larger = false;
         let fetched = self
             .store
-            .fetch(id, &mut |chunk| {
+            .fetch(id, size, &mut |offset, chunk| {
                 // A pinned object has the size that was reserved; anything else must not break the budget.
-                if incoming.size() + chunk.len() as u64 > size {
+                if offset + chunk.len() as u64 > size {
                     is_larger = true;
                     return Err(std::io::Error::other("the object is larger than its event says"));
                 }
                 // Disks are slow at times, and must not keep other tasks waiting.
-                if spooled { tokio::task::block_in_place(|| incoming.write(chunk)) } else { incoming.write(chunk) }
+                blocking_if(spooled, || incoming.write_at(chunk, offset))
             })
             .await;
         match fetched {
-            Ok(info) => Ok(Fetched::Input(incoming.finish().map_err(sink_error)?, Box::new(info))),
+            Ok(info) if incoming.size() == info.size => {
+                let input = blocking_if(incoming.is_behind(), || incoming.finish()).map_err(sink_error)?;
+                Ok(Fetched::Input(input, Box::new(info)))
+            }
+            Ok(info) => {
+                Err(sink_error(std::io::Error::other(format!("{} of {} bytes arrived", incoming.size(), info.size))).into())
+            }
             Err(_) if is_larger => Err(FetchError::S3(S3Error {
                 operation: "GetObject",
                 bucket: id.bucket.clone(),
@@ -436,6 +442,11 @@ impl<S: ObjectStore> Objects<S> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Lets other tasks go on elsewhere if the work can take a while.
+fn blocking_if<T>(takes_a_while: bool, work: impl FnOnce() -> T) -> T {
+    if takes_a_while { tokio::task::block_in_place(work) } else { work() }
 }
 
 fn is_moot(error: &S3Error) -> bool {

@@ -1,14 +1,15 @@
 //! What is scanned: bytes in memory, bytes spooled to disk, or a local file.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::budget::Reservation;
-use crate::engine::{FrozenFile, PrivateFile};
+use super::incoming::Incoming;
+use crate::engine::FrozenFile;
 
 /// Local files up to this size are read into memory; larger ones are scanned through their descriptor.
 const READ_WHOLE_MAX: u64 = 8 * 1024 * 1024;
@@ -17,11 +18,11 @@ const READ_WHOLE_MAX: u64 = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Input {
     pub(super) source: Source,
-    size: u64,
+    pub(super) size: u64,
     /// `None` when it is too large to be read.
-    sha256: Option<[u8; 32]>,
+    pub(super) sha256: Option<[u8; 32]>,
     /// Returned to the budget when the input is dropped.
-    _reservation: Option<Reservation>,
+    pub(super) _reservation: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -136,12 +137,7 @@ impl Input {
         if (head.len() as u64) < READ_WHOLE_MAX {
             return Ok(Self::from_bytes(head));
         }
-        let mut incoming = Incoming {
-            sink: Sink::Spool(PrivateFile::create_in(scratch_dir)?),
-            size: 0,
-            digest: Sha256::new(),
-            reservation: None,
-        };
+        let mut incoming = Incoming::spooled(scratch_dir)?;
         incoming.write(&head)?;
         drop(head);
         let mut chunk = vec![0; 128 * 1024];
@@ -165,108 +161,5 @@ impl Input {
     #[must_use]
     pub fn sha256(&self) -> Option<String> {
         self.sha256.map(|digest| crate::engine::hex(&digest))
-    }
-}
-
-/// An input that is arriving: bytes are appended and hashed, then [`Incoming::finish`] makes it immutable.
-#[derive(Debug)]
-pub struct Incoming {
-    sink: Sink,
-    size: u64,
-    digest: Sha256,
-    reservation: Option<Reservation>,
-}
-
-#[derive(Debug)]
-enum Sink {
-    Memory(Vec<u8>),
-    Spool(PrivateFile),
-}
-
-impl Incoming {
-    /// Begins an input of `expected` bytes, in memory or in a nameless file in `scratch_dir`, as its reservation says.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be made: no space, no descriptors, no directory. Trying again later can help.
-    pub fn new(reservation: Reservation, expected: u64, scratch_dir: &Path) -> io::Result<Self> {
-        let sink = if reservation.is_spooled() {
-            Sink::Spool(PrivateFile::create_in(scratch_dir)?)
-        } else {
-            Sink::Memory(Vec::with_capacity(usize::try_from(expected).unwrap_or(0)))
-        };
-        Ok(Self { sink, size: 0, digest: Sha256::new(), reservation: Some(reservation) })
-    }
-
-    /// Whether `count` more bytes fit without [`Incoming::make_room`].
-    #[must_use]
-    pub fn has_room(&self, count: usize) -> bool {
-        matches!(&self.sink, Sink::Memory(buffer) if buffer.capacity() - buffer.len() >= count)
-    }
-
-    /// Makes room for `count` more bytes of a stream whose size was not known, on disk if need be; false when the budget has none.
-    ///
-    /// # Errors
-    ///
-    /// When the spool file cannot be made or written.
-    pub fn make_room(&mut self, count: usize, scratch_dir: &Path) -> io::Result<bool> {
-        let Some(reservation) = &mut self.reservation else { return Ok(true) };
-        let Sink::Memory(buffer) = &mut self.sink else { return Ok(reservation.grow_to(self.size + count as u64)) };
-        // What is reserved is the buffer's capacity. It doubles, or else a large stream would be copied again for each piece.
-        let capacity = (buffer.len() + count).max(buffer.capacity() * 2);
-        if !reservation.grow_to(capacity as u64) {
-            return Ok(false);
-        }
-        if reservation.is_spooled() {
-            let mut file = PrivateFile::create_in(scratch_dir)?;
-            file.write_all(buffer)?;
-            self.sink = Sink::Spool(file);
-        } else {
-            buffer.reserve_exact(capacity - buffer.len());
-        }
-        Ok(true)
-    }
-
-    /// Whether what arrives goes to disk.
-    #[must_use]
-    pub fn is_spooled(&self) -> bool {
-        matches!(self.sink, Sink::Spool(_))
-    }
-
-    /// Appends bytes.
-    ///
-    /// # Errors
-    ///
-    /// When the spool file cannot be written, for want of space above all.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.digest.update(bytes);
-        self.size += bytes.len() as u64;
-        match &mut self.sink {
-            Sink::Memory(buffer) => {
-                buffer.extend_from_slice(bytes);
-                Ok(())
-            }
-            Sink::Spool(file) => file.write_all(bytes),
-        }
-    }
-
-    /// How many bytes have arrived.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Ends the input.
-    ///
-    /// # Errors
-    ///
-    /// When the spool file cannot be mapped.
-    pub fn finish(self) -> io::Result<Input> {
-        let source = match self.sink {
-            Sink::Memory(bytes) => Source::Memory(bytes),
-            Sink::Spool(_) if self.size == 0 => Source::Memory(Vec::new()),
-            Sink::Spool(file) => Source::Spooled(file.freeze()?),
-        };
-        Ok(Input { source, size: self.size, sha256: Some(self.digest.finalize().into()), _reservation: self.reservation })
     }
 }

@@ -7,6 +7,7 @@
 mod backend;
 mod budget;
 mod fitness;
+mod incoming;
 mod input;
 mod jobs;
 mod pool;
@@ -16,7 +17,8 @@ mod warm;
 pub use backend::{Backend, Current, Observed};
 pub use budget::{Budget, Reservation};
 pub use fitness::Fitness;
-pub use input::{Incoming, Input};
+pub use incoming::Incoming;
+pub use input::Input;
 pub use pool::{Pool, ScanError, Scanned};
 pub use scratch::Scratch;
 pub use warm::Warm;

@@ -37,6 +37,7 @@ mod postgres;
 mod proxy;
 mod quarantine;
 mod races;
+mod ranges;
 mod receiver;
 mod recorder;
 mod redrive;

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::HeaderMap;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::http::response::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -26,6 +28,8 @@ pub struct Call {
     pub operation: &'static str,
     pub bucket: String,
     pub key: String,
+    /// Which bytes it asks for.
+    pub range: Option<String>,
 }
 
 /// What becomes of a call.
@@ -37,7 +41,15 @@ pub enum Answer {
     Deny,
     /// `InternalError`
     Fail,
+    /// S3 gets it without this header.
+    Without(&'static str),
+    /// S3 gets it, and its answer says something else in this header.
+    Saying(&'static str, &'static str),
+    /// S3 gets it, and its answer breaks off after half of the body.
+    Half,
 }
+
+type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
 
 type Hook = dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync;
 
@@ -70,10 +82,15 @@ impl Proxy {
         Self { url, calls, server }
     }
 
+    /// The calls so far of an operation on keys that end like this.
+    pub fn calls(&self, operation: &str, key_end: &str) -> Vec<Call> {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|call| call.operation == operation && call.key.ends_with(key_end)).cloned().collect()
+    }
+
     /// How often an operation was called on keys that end like this.
     pub fn count(&self, operation: &str, key_end: &str) -> usize {
-        let calls = self.calls.lock().unwrap();
-        calls.iter().filter(|call| call.operation == operation && call.key.ends_with(key_end)).count()
+        self.calls(operation, key_end).len()
     }
 }
 
@@ -90,30 +107,73 @@ struct Relay {
 }
 
 impl Relay {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let call = call(request.method(), request.uri(), request.headers());
         self.calls.lock().unwrap().push(call.clone());
-        let (parts, body) = request.into_parts();
+        let range = call.range.clone();
+        let (mut parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let error = |status, code| {
             let text = format!("<Error><Code>{code}</Code><Message>by the test</Message></Error>");
             // The answer to a HEAD has no body.
             let text = if parts.method == Method::HEAD { String::new() } else { text };
-            Response::builder().status(status).body(Full::from(text)).unwrap()
+            Response::builder().status(status).body(whole(text.into())).unwrap()
         };
-        match (self.hook)(call).await {
+        let answer = (self.hook)(call).await;
+        match answer {
             Answer::Deny => return error(403, "AccessDenied"),
             Answer::Fail => return error(500, "InternalError"),
-            Answer::Forward => {}
+            Answer::Without(header) => assert!(parts.headers.remove(header).is_some(), "the call has no {header}"),
+            Answer::Forward | Answer::Saying(..) | Answer::Half => {}
         }
         let path = parts.uri.path_and_query().unwrap().as_str();
         let mut forwarded = Request::new(Full::from(body));
         *forwarded.method_mut() = parts.method;
         *forwarded.uri_mut() = format!("{}{path}", aws::environment()[0].1).parse().unwrap();
         *forwarded.headers_mut() = parts.headers;
-        let (parts, body) = self.client.request(forwarded).await.unwrap().into_parts();
-        Response::from_parts(parts, Full::from(body.collect().await.unwrap().to_bytes()))
+        let (mut parts, body) = self.client.request(forwarded).await.unwrap().into_parts();
+        let mut body = body.collect().await.unwrap().to_bytes();
+        if let Some(range) = range.filter(|_| parts.status == 200 && answer != Answer::Without("range")) {
+            body = cut(&mut parts, &body, &range);
+        }
+        match answer {
+            Answer::Saying(header, text) => {
+                let said = parts.headers.insert(header, HeaderValue::from_static(text));
+                assert!(said.is_some_and(|said| said != text), "the answer should say something else in {header}");
+            }
+            Answer::Half => {
+                let half = Frame::data(body.slice(..body.len() / 2));
+                let end = async {
+                    // Half of it is sent before.
+                    tokio::task::yield_now().await;
+                    Err(std::io::Error::other("broken off by the test"))
+                };
+                let broken = stream::iter([Ok(half)]).chain(stream::once(end));
+                return Response::from_parts(parts, StreamBody::new(broken).boxed_unsync());
+            }
+            _ => {}
+        }
+        Response::from_parts(parts, whole(body))
     }
+}
+
+/// The local S3 hands out the whole of a version, whatever part was asked for; S3 does not.
+fn cut(parts: &mut Parts, body: &Bytes, range: &str) -> Bytes {
+    let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+    let last = last.min(body.len() - 1);
+    let checksums: Vec<_> = parts.headers.keys().filter(|name| name.as_str().starts_with("x-amz-checksum")).cloned().collect();
+    for name in checksums {
+        parts.headers.remove(name);
+    }
+    parts.status = StatusCode::PARTIAL_CONTENT;
+    parts.headers.insert("content-range", format!("bytes {first}-{last}/{}", body.len()).parse().unwrap());
+    parts.headers.insert("content-length", (last + 1 - first).into());
+    body.slice(first..=last)
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
@@ -132,5 +192,6 @@ fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
         _ => "",
     };
     let key = percent_decode_str(key).decode_utf8().unwrap().into_owned();
-    Call { operation, bucket: bucket.to_owned(), key }
+    let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
+    Call { operation, bucket: bucket.to_owned(), key, range }
 }
