@@ -139,9 +139,9 @@ pub struct ScanConfig {
 pub struct QueueConfig {
     /// The queue's URL.
     pub url: Option<String>,
-    /// How many requests for messages wait at SQS at once.
+    /// How many requests for messages are made at once while there are many; a queue that is nearly empty gets one at a time.
     pub receivers: usize,
-    /// How many messages are worked on at once; 0 for four per scan thread, at least ten.
+    /// How many messages are worked on at once, most of them waiting for S3; 0 for 16 per scan thread, at least 32.
     pub max_in_flight: usize,
     /// How long a message stays hidden from others. It is extended for as long as the message is worked on.
     pub visibility_timeout_secs: u32,
@@ -331,7 +331,7 @@ impl Config {
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
         match self.queue.max_in_flight {
-            0 => (self.threads() * 4).max(10),
+            0 => (self.threads() * 16).max(32),
             messages => messages,
         }
     }

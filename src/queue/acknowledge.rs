@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 
 use super::{BATCH, Queue, QueueError};
 
-/// How long a finished message waits for others to be deleted with.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long a finished message waits for others to be deleted with, if there are others. Nobody waits for its deletion.
+const GATHER: Duration = Duration::from_millis(100);
 
 /// How often the deletion of one message is tried.
 const ATTEMPTS: u32 = 4;
@@ -20,9 +21,10 @@ type Request = (String, oneshot::Sender<Result<(), QueueError>>);
 pub(super) struct Acknowledger(mpsc::Sender<Request>);
 
 impl Acknowledger {
-    pub(super) fn start<Q: Queue>(queue: Arc<Q>) -> Self {
+    /// Deletes messages of a queue, each of which is one of the `handlers` until it is deleted.
+    pub(super) fn start<Q: Queue>(queue: Arc<Q>, handlers: TaskTracker) -> Self {
         let (sender, requests) = mpsc::channel(BATCH * 4);
-        tokio::spawn(run(queue, requests));
+        tokio::spawn(run(queue, requests, handlers));
         Self(sender)
     }
 
@@ -36,11 +38,12 @@ impl Acknowledger {
     }
 }
 
-async fn run<Q: Queue>(queue: Arc<Q>, mut requests: mpsc::Receiver<Request>) {
+async fn run<Q: Queue>(queue: Arc<Q>, mut requests: mpsc::Receiver<Request>, handlers: TaskTracker) {
     while let Some(first) = requests.recv().await {
         let mut batch = vec![first];
         let gather = async {
-            while batch.len() < BATCH {
+            // The last of those under way need not wait for anybody.
+            while batch.len() < BATCH.min(handlers.len()) {
                 let Some(next) = requests.recv().await else { break };
                 batch.push(next);
             }

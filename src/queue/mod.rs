@@ -7,6 +7,8 @@ mod acknowledge;
 #[cfg(feature = "service")]
 mod consumer;
 mod event;
+#[cfg(feature = "service")]
+mod heartbeats;
 pub mod job;
 #[cfg(feature = "service")]
 mod lease;
@@ -28,7 +30,7 @@ pub use slot::Slot;
 #[cfg(feature = "service")]
 pub use sqs::SqsQueue;
 
-/// How many messages one request can receive, and how many one can delete (SQS's own bound).
+/// How many messages one request can receive, extend or delete (SQS's own bound).
 pub const BATCH: usize = 10;
 
 /// A queue that hides a message from others while it is worked on, and delivers it again unless it is deleted in time.
@@ -42,6 +44,17 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// [`QueueError`]; messages that were on their way come back after `visibility`.
     fn receive(&self, most: usize, visibility: Duration) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
+
+    /// Hides up to [`BATCH`] received messages for another `visibility` from now. The answer has one entry for each, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`] when the request as a whole failed.
+    fn extend(
+        &self,
+        receipts: &[String],
+        visibility: Duration,
+    ) -> impl Future<Output = Result<Vec<Result<(), QueueError>>, QueueError>> + Send;
 
     /// Hides a received message for another `visibility` from now; zero makes it visible at once.
     ///

@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName,
-    SendMessageBatchRequestEntry,
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 use aws_smithy_types::error::display::DisplayErrorContext;
 
@@ -104,6 +104,26 @@ impl Queue for SqsQueue {
             .await
             .map_err(|error| QueueError::new("ReceiveMessage", &error))?;
         Ok(output.messages.unwrap_or_default().into_iter().map(message).collect())
+    }
+
+    async fn extend(&self, receipts: &[String], visibility: Duration) -> Result<Vec<Result<(), QueueError>>, QueueError> {
+        let operation = "ChangeMessageVisibilityBatch";
+        let entries = receipts
+            .iter()
+            .enumerate()
+            .map(|(index, receipt)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(receipt)
+                    .visibility_timeout(seconds(visibility))
+                    .build()
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| QueueError { operation, message: error.to_string(), lost: false })?;
+        let request = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+        let output = request.send().await.map_err(|error| QueueError::new(operation, &error))?;
+        let successful = output.successful().iter().map(|entry| entry.id());
+        Ok(by_entry(operation, receipts.len(), successful, output.failed()))
     }
 
     async fn set_visibility(&self, receipt: &str, visibility: Duration) -> Result<(), QueueError> {

@@ -1,4 +1,4 @@
-//! A proxy before the local S3, which can do something, or refuse, at any call.
+//! A proxy before the local S3 and SQS, which can do something, or refuse, at any call.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use crate::aws;
 /// One call that the service makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// S3's name of the operation, for those on objects.
+    /// AWS's name of the operation, for those on objects and messages.
     pub operation: &'static str,
     pub bucket: String,
     pub key: String,
@@ -180,7 +180,12 @@ fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
     let path = uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let is_tagging = uri.query().is_some_and(|query| query.split('&').any(|field| matches!(field, "tagging" | "tagging=")));
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().unwrap().strip_prefix("AmazonSQS."));
     let operation = match method.as_str() {
+        "POST" => {
+            let known = ["ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch"];
+            known.into_iter().find(|known| target == Some(known)).unwrap_or_default()
+        }
         _ if key.is_empty() => "",
         "GET" if is_tagging => "GetObjectTagging",
         "PUT" if is_tagging => "PutObjectTagging",
