@@ -129,7 +129,8 @@ pub struct ScanConfig {
     pub in_memory_max_bytes: u64,
     /// Disk space for spooled objects in flight, over all.
     pub spool_bytes: u64,
-    /// Objects above this size are fetched from S3 in several requests at once, each for so many bytes at most. S3 charges each request.
+    /// Objects above this size are fetched from S3 in several requests at once, each for so many bytes at most. S3 charges each
+    /// request.
     pub ranged_fetch_bytes: u64,
 }
 
@@ -141,7 +142,8 @@ pub struct QueueConfig {
     pub url: Option<String>,
     /// How many requests for messages are made at once while there are many; a queue that is nearly empty gets one at a time.
     pub receivers: usize,
-    /// How many messages are worked on at once, most of them waiting for S3; 0 for 16 per scan thread, at least 32.
+    /// How many messages are worked on at once, most of them waiting for S3; 0 for 16 per scan thread, at least 32 and at most
+    /// 256, or four per thread if that is more.
     pub max_in_flight: usize,
     /// How long a message stays hidden from others. It is extended for as long as the message is worked on.
     pub visibility_timeout_secs: u32,
@@ -331,7 +333,7 @@ impl Config {
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
         match self.queue.max_in_flight {
-            0 => (self.threads() * 16).max(32),
+            0 => (self.threads() * 16).clamp(32, 256).max(self.threads() * 4),
             messages => messages,
         }
     }

@@ -13,7 +13,8 @@ pub use s3::S3Store;
 
 use crate::s3::{ObjectId, ObjectInfo, S3Error};
 
-/// Takes bytes of an object, and where in it they begin. A large object's parts come in any order, each of them in its own order.
+/// Takes bytes of an object, and where in it they begin. A large object's parts come in any order, each of them in its own
+/// order.
 pub type Sink<'a> = dyn FnMut(u64, &[u8]) -> io::Result<()> + Send + 'a;
 
 /// A store of objects that can be looked up and fetched.
@@ -32,9 +33,9 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// [`S3Error`]
     fn tags(&self, id: &ObjectId) -> impl Future<Output = Result<Vec<(String, String)>, S3Error>> + Send;
 
-    /// Hands the content to `sink`, and returns what is known of the object. The content is that of the named version, or of the named ETag,
-    /// and of nothing else. It is complete when this returns `Ok`: then each byte was handed over once. `size` is what the object should
-    /// have; it decides how the object is fetched, and the content can be shorter or longer.
+    /// Hands the content to `sink`, and returns what is known of the object. The content is that of the named version, or of
+    /// the named ETag, and of nothing else. It is complete when this returns `Ok`: then each byte was handed over once. `size`
+    /// is what the object should have; it decides how the object is fetched, and the content can be shorter or longer.
     ///
     /// # Errors
     ///

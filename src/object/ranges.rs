@@ -1,7 +1,7 @@
 //! A large object in several requests at once, all of them for the same state of it.
 //!
-//! Each request names the version, or makes the ETag its condition, and each answer is compared with the first one: the store may not care
-//! about conditions. Whatever does not fit together is an error, never content.
+//! Each request names the version, or makes the ETag its condition, and each answer is compared with the first one: the store
+//! may not care about conditions. Whatever does not fit together is an error, never content.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,8 @@ use super::{FetchError, S3Store, Sink};
 use crate::backoff::backoff;
 use crate::s3::{ObjectId, ObjectInfo};
 
-/// How many parts of one object are fetched at once. One connection to S3 carries some 80 MB/s, and a scan thread takes no more.
+/// How many parts of one object are fetched at once. One connection to S3 carries some 80 MB/s, and a scan thread takes no
+/// more.
 const AT_ONCE: usize = 4;
 
 /// How often a part whose body breaks off is asked for, each time from where it broke off.
@@ -28,8 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl S3Store {
-    /// Fetches an object that should have `size` bytes, or says `None`, before anything was handed to the sink, when the store does not give
-    /// parts of it.
+    /// Fetches an object that should have `size` bytes, or says `None`, before anything was handed to the sink, when the store
+    /// does not give parts of it.
     pub(super) async fn fetch_ranges(
         &self,
         id: &ObjectId,
@@ -45,7 +46,8 @@ impl S3Store {
         };
         let mut info = ObjectInfo::from(&first);
         let Some(content_range) = first.content_range() else {
-            // The whole of it, as if no part had been asked for. Only if it looks whole: a part without a label would pass for an object.
+            // The whole of it, as if no part had been asked for. Only if it looks whole: a part without a label would pass for
+            // an object.
             if info.size != size {
                 return Ok(None);
             }
@@ -177,7 +179,8 @@ fn is_unsatisfiable(error: &SdkError<GetObjectError>) -> bool {
 
 fn unexpected(id: &ObjectId, asked: &Range<u64>, answered: &str) -> FetchError {
     let text = format!(
-        "asked for bytes {asked:?}, the store answers with {answered:?} (scan.ranged_fetch_bytes says from which size on parts are asked for)"
+        "asked for bytes {asked:?}, the store answers with {answered:?} (scan.ranged_fetch_bytes says from which size on parts \
+         are asked for)"
     );
     broken(id, text).into()
 }

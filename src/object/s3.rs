@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use super::{FetchError, ObjectStore, Sink};
 use crate::s3::{self, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
-/// How many requests for ranges are under way at once, over all objects; the first one of each object is not counted. This bounds connections.
+/// How many requests for ranges are under way at once, over all objects; the first one of each object is not counted. This
+/// bounds connections.
 const ALL_RANGES: usize = 32;
 
 /// Fetches from S3 by version, or on the condition that the ETag is the event's.
@@ -25,7 +26,8 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// A store on an S3 client. Objects of more than `range_bytes` are fetched in several requests at once, each for so many bytes at most.
+    /// A store on an S3 client. Objects of more than `range_bytes` are fetched in several requests at once, each for so many
+    /// bytes at most.
     #[must_use]
     pub fn new(client: Client, range_bytes: u64) -> Self {
         Self { client, range_bytes: range_bytes.max(1), turns: Arc::new(Semaphore::new(ALL_RANGES)) }

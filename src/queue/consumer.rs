@@ -19,7 +19,8 @@ const LAST_POLL: Duration = Duration::from_secs(1);
 /// How long a message stays hidden that arrived when it could not be worked on.
 const GIVEN_BACK: Duration = Duration::from_secs(5);
 
-/// How long a request for messages waits until there is room for as many as make it worth while: it costs the same for ten as for one.
+/// How long a request for messages waits until there is room for as many as make it worth while: it costs the same for ten as
+/// for one.
 const GATHER_ROOM: Duration = Duration::from_millis(100);
 
 /// What becomes of a message after its handler has ended.
@@ -31,8 +32,8 @@ pub enum Outcome {
     Retry(Duration),
 }
 
-/// One or several receivers on one queue, with a bound on the messages in flight. One waits for messages at all times; another one joins
-/// whenever ten have come at once, up to the number of receivers, and all but one rest when none have come.
+/// One or several receivers on one queue, with a bound on the messages in flight. One waits for messages at all times; another
+/// one joins whenever ten have come at once, up to the number of receivers, and all but one rest when none have come.
 #[derive(Debug)]
 pub struct Consumer<Q> {
     queue: Arc<Q>,
@@ -47,7 +48,8 @@ pub struct Consumer<Q> {
 }
 
 impl<Q: Queue> Consumer<Q> {
-    /// A consumer with at most `receivers` requests for messages at once, of at most `max_in_flight` messages at once, and of `max_waiting` more that have [stepped aside](Slot::step_aside).
+    /// A consumer with at most `receivers` requests for messages at once, of at most `max_in_flight` messages at once, and of
+    /// `max_waiting` more that have [stepped aside](Slot::step_aside).
     #[must_use]
     pub fn new(queue: Q, receivers: usize, max_in_flight: usize, max_waiting: usize, visibility: Duration) -> Self {
         Self {

@@ -126,7 +126,8 @@ impl Messages {
         self.lock().by_number.values().map(|hidden| hidden.due).min()
     }
 
-    /// What is due, and what is due next: a request has room for ten, and costs the same. So a few messages soon have one request together.
+    /// What is due, and what is due next: a request has room for ten, and costs the same. So a few messages soon have one
+    /// request together.
     fn take_due(&self, now: Instant) -> Vec<(Beat, String)> {
         let mut all = self.lock();
         let mut by_due: Vec<(&u64, &mut Hidden)> = all.by_number.iter_mut().collect();

@@ -16,8 +16,8 @@ const CATCH_UP: u64 = 256 * 1024;
 /// How many bytes are read back from the spool file at once.
 const READ_BACK: usize = 128 * 1024;
 
-/// An input that is arriving: bytes are written, in order or each at its place, and hashed in order; then [`Incoming::finish`] makes it
-/// immutable.
+/// An input that is arriving: bytes are written, in order or each at its place, and hashed in order; then [`Incoming::finish`]
+/// makes it immutable.
 #[derive(Debug)]
 pub struct Incoming {
     store: Store,
@@ -67,7 +67,8 @@ impl Incoming {
         matches!(&self.store, Store::Memory(buffer) if buffer.capacity() - buffer.len() >= count)
     }
 
-    /// Makes room for `count` more bytes of a stream whose size was not known, on disk if need be; false when the budget has none.
+    /// Makes room for `count` more bytes of a stream whose size was not known, on disk if need be; false when the budget has
+    /// none.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::aws::{Aws, Setup};
 use crate::proxy::{Answer, Proxy};
-use crate::samples::noise;
+use crate::samples::{self, noise};
 use crate::service::Service;
 use crate::wait;
 
@@ -273,4 +273,19 @@ async fn while_large_objects_are_slow_others_are_scanned() {
     let large = aws.reports(4).await;
     assert!(large.iter().all(|report| report["status"] == "INFECTED"), "{large:?}");
     aws.until_drained().await;
+}
+
+/// What is to be scanned next is there before a thread is free.
+#[tokio::test]
+async fn objects_are_fetched_while_all_threads_scan() {
+    let aws = Aws::new().await;
+    let proxy = Proxy::start(|_| async { Answer::Forward }.boxed()).await;
+    let service = Service::start(&aws, &[("AWS_ENDPOINT_URL_S3", &proxy.url)]).await;
+    for n in 0..2 {
+        aws.upload(&format!("slow-{n}"), samples::slow(400 - n)).await;
+    }
+    wait::until("two scans", || async { service.health().await.filter(|health| health.scans == 2) }).await;
+    aws.fill(&aws.uploads, (0..20).map(|n| format!("next-{n}"))).await;
+    wait::until("the next ones' fetches", || async { (proxy.count("GetObject", "") == 22).then_some(()) }).await;
+    assert_eq!(aws.depth(&aws.results).await, (0, 0), "no thread has been free");
 }
