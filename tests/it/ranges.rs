@@ -175,7 +175,7 @@ async fn answers_that_are_wrong_or_break_off_are_no_content() {
         async move { answer }.boxed()
     })
     .await;
-    let _service = start(&aws, &settings(&proxy)).await;
+    let service = start(&aws, &settings(&proxy)).await;
     let body = infected(5 * PART, PART + PART / 2 - 5);
     for (key, ..) in answers {
         aws.upload(key, body.clone()).await;
@@ -195,6 +195,18 @@ async fn answers_that_are_wrong_or_break_off_are_no_content() {
         }
     }
     assert!(aws.keys(&aws.clean).await.is_empty());
+    let refused = service.logged("object not done; its message will be delivered again, or was for the last time");
+    for (key, ..) in answers {
+        let times = refused.iter().filter(|line| line["key"] == *key).count();
+        let expected = if key.ends_with("once") {
+            0
+        } else if *key == "half-always" {
+            2
+        } else {
+            1
+        };
+        assert_eq!(times, expected, "{key}: {refused:?}");
+    }
 }
 
 /// Some stores know no ranges, and some events have the wrong size.
