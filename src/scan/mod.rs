@@ -9,6 +9,7 @@ mod budget;
 mod fitness;
 mod input;
 mod jobs;
+mod known;
 mod pool;
 mod scratch;
 mod warm;

@@ -26,6 +26,8 @@ pub struct Call {
     pub operation: &'static str,
     pub bucket: String,
     pub key: String,
+    /// `If-None-Match: *`
+    pub only_if_free: bool,
 }
 
 /// What becomes of a call.
@@ -37,6 +39,10 @@ pub enum Answer {
     Deny,
     /// `InternalError`
     Fail,
+    /// S3 gets it, but its answer is lost.
+    Lose,
+    /// `PreconditionFailed`
+    Refuse,
 }
 
 type Hook = dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync;
@@ -101,18 +107,23 @@ impl Relay {
             let text = if parts.method == Method::HEAD { String::new() } else { text };
             Response::builder().status(status).body(Full::from(text)).unwrap()
         };
-        match (self.hook)(call).await {
+        let answer = (self.hook)(call).await;
+        match answer {
             Answer::Deny => return error(403, "AccessDenied"),
             Answer::Fail => return error(500, "InternalError"),
-            Answer::Forward => {}
+            Answer::Refuse => return error(412, "PreconditionFailed"),
+            Answer::Forward | Answer::Lose => {}
         }
         let path = parts.uri.path_and_query().unwrap().as_str();
         let mut forwarded = Request::new(Full::from(body));
-        *forwarded.method_mut() = parts.method;
+        *forwarded.method_mut() = parts.method.clone();
         *forwarded.uri_mut() = format!("{}{path}", aws::environment()[0].1).parse().unwrap();
         *forwarded.headers_mut() = parts.headers;
-        let (parts, body) = self.client.request(forwarded).await.unwrap().into_parts();
-        Response::from_parts(parts, Full::from(body.collect().await.unwrap().to_bytes()))
+        let (answered, body) = self.client.request(forwarded).await.unwrap().into_parts();
+        if answer == Answer::Lose {
+            return error(500, "InternalError");
+        }
+        Response::from_parts(answered, Full::from(body.collect().await.unwrap().to_bytes()))
     }
 }
 
@@ -132,5 +143,6 @@ fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
         _ => "",
     };
     let key = percent_decode_str(key).decode_utf8().unwrap().into_owned();
-    Call { operation, bucket: bucket.to_owned(), key }
+    let only_if_free = headers.get("if-none-match").is_some_and(|value| value == "*");
+    Call { operation, bucket: bucket.to_owned(), key, only_if_free }
 }
