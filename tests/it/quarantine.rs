@@ -38,6 +38,9 @@ async fn quarantined(versioned: bool) -> Aws {
     service.spawn();
     aws.reports(KEYS.len()).await;
     aws.until_drained().await;
+    // Killed in the middle of a poll, it would take the next message with it.
+    service.signal("TERM");
+    service.until_ended().await;
     assert_eq!(aws.keys(&aws.quarantine).await.len(), KEYS.len());
     aws.s3.put_object().bucket(&aws.clean).key("in/taken").body(ByteStream::from_static(b"other")).send().await.unwrap();
     aws
