@@ -19,7 +19,7 @@ use super::{Notice, ScanReport, Sink, SinkError, Target};
 use crate::config::PostgresSinkConfig;
 
 /// The table, its indexes and its view, for somebody who makes them by hand.
-pub const POSTGRES_SCHEMA: &str = include_str!("postgres/1_scans.sql");
+pub const POSTGRES_SCHEMA: &str = concat!(include_str!("postgres/1_scans.sql"), "\n", include_str!("postgres/2_latest.sql"));
 
 const UPSERT: &str = include_str!("postgres/upsert.sql");
 
@@ -213,8 +213,11 @@ fn without_nul(value: Value) -> Value {
 }
 
 fn migrator() -> Migrator {
-    let scans = Migration::new(1, "scans".into(), MigrationType::Simple, POSTGRES_SCHEMA.into_sql_str(), false);
-    let mut migrator = Migrator::with_migrations(vec![scans]);
+    // What has run somewhere must not change any more.
+    let migrations = [(1, "scans", include_str!("postgres/1_scans.sql")), (2, "latest", include_str!("postgres/2_latest.sql"))];
+    let migrations = migrations
+        .map(|(version, name, sql)| Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false));
+    let mut migrator = Migrator::with_migrations(migrations.into());
     migrator.dangerous_set_table_name(MIGRATIONS);
     // Those of a newer version that runs beside this one.
     migrator.set_ignore_missing(true);

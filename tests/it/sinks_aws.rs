@@ -1,6 +1,6 @@
 //! Reports to SNS, EventBridge and objects in S3.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::aws::{self, Aws, Setup};
 use crate::gate::Gate;
 use crate::samples::{self, eicar};
 use crate::service::Service;
+use crate::sinks_http::python;
 use crate::wait;
 use crate::web::curl;
 
@@ -209,13 +210,39 @@ async fn everybody_gets_the_same_report_and_a_subscriber_what_it_filters_for() {
         for key in [by_key, format!("{date}/{}/{}", text("status"), text("scan_id"))] {
             let stored = aws.s3.get_object().bucket(&bucket).key(&key).send().await.unwrap();
             assert_eq!(stored.content_type(), Some("application/json"), "{key}");
-            let metadata = stored.metadata().cloned().unwrap();
-            assert_eq!((metadata["status"].clone(), metadata["scan-id"].clone()), (text("status"), text("scan_id")));
+            let uploaded = aws.s3.head_object().bucket(&aws.uploads).key(report["target"]["key"].as_str().unwrap());
+            let uploaded = uploaded.send().await.unwrap();
+            let expected = HashMap::from([
+                ("status".to_owned(), text("status")),
+                ("scan-id".to_owned(), text("scan_id")),
+                ("etag".to_owned(), uploaded.e_tag().unwrap().replace('"', "")),
+                ("version-id".to_owned(), uploaded.version_id().unwrap().to_owned()),
+            ]);
+            assert_eq!(stored.metadata(), Some(&expected), "{key}");
             let body = stored.body.collect().await.unwrap().to_vec();
             assert_eq!(&serde_json::from_slice::<Value>(&body).unwrap(), report, "{key}");
         }
     }
     assert_eq!(aws.keys(&bucket).await.len(), 6);
+}
+
+#[test]
+fn a_result_on_another_upload_is_not_believed() {
+    for page in ["ways-out/aws.md", "designs/user-waits.md"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)).unwrap();
+        let query = text.split_once("head-object").unwrap().1.split('"').find(|text| text.starts_with("Metadata")).unwrap();
+        for (uploaded, metadata, expected) in [
+            ("newer", json!({"status": "CLEAN", "etag": "newer"}), json!("CLEAN")),
+            ("newer", json!({"status": "INFECTED", "etag": "newer"}), json!("INFECTED")),
+            ("newer", json!({"status": "CLEAN", "etag": "older"}), json!(false)),
+            ("newer", json!({"status": "CLEAN"}), json!(false)),
+        ] {
+            let given = json!([query.replace("$uploaded", uploaded), {"Metadata": metadata}]);
+            // As AWS's command line does.
+            let found = python("import jmespath\nprint(json.dumps(jmespath.search(*given)))", &given);
+            assert_eq!(serde_json::from_str::<Value>(&found).unwrap(), expected, "{page}: {given}");
+        }
+    }
 }
 
 #[tokio::test]

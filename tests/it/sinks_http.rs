@@ -30,7 +30,7 @@ const SERVICE: &str = "26785a09-ab16-4eb0-8407-a37497a57506";
 const KEY: &str = "3d844edf-8d35-48ac-975b-e847b4f122b0";
 
 /// What Python prints: `input` is what the code finds as `given`.
-fn python(code: &str, input: &Value) -> String {
+pub fn python(code: &str, input: &Value) -> String {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
     let code = format!("import json, sys\ngiven = json.load(sys.stdin)\n{code}");
     let mut child = Command::new(program).args(["-c", &code]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
