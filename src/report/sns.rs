@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::answer::{failed, is_missing, json_within, too_long};
+use super::answer::{failed, json_within, looked_up, too_long};
 use super::{Notice, ScanReport, Sink, SinkError, Target, outbox};
 use crate::aws;
 use crate::config::{SnsForm, SnsSinkConfig};
@@ -68,10 +68,7 @@ impl Sink for SnsSink {
     fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
         async {
             let asked = self.client.get_topic_attributes().topic_arn(&self.config.topic_arn).send().await;
-            asked.map(drop).map_err(|error| {
-                // A permission for this alone is no condition.
-                SinkError { can_retry: !is_missing(&error), ..failed("GetTopicAttributes", &error) }
-            })
+            looked_up("GetTopicAttributes", asked)
         }
         .boxed()
     }
