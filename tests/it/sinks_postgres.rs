@@ -315,6 +315,40 @@ async fn workers_that_start_together_make_the_table_once() {
 }
 
 #[tokio::test]
+async fn a_table_that_was_dropped_is_made_again() {
+    let database = postgres::shared().database().await;
+    let (sinks, by_hand) = (
+        [sink(&database.url()), sink(&database.url())],
+        PostgresSink::new(PostgresSinkConfig { migrate: false, ..config(&database.url()) }),
+    );
+    for (n, dropped) in
+        ["", "drop table clamgate_scans cascade", "drop table clamgate_scans cascade; drop table clamgate_migrations"]
+            .into_iter()
+            .enumerate()
+    {
+        database.execute(dropped).await;
+        if !dropped.is_empty() {
+            let refused = deliver(&by_hand, &report("id", "CLEAN", 1, json!({}))).await.unwrap_err();
+            assert!(refused.message.contains("42P01") && !refused.can_retry, "{dropped}: {refused:?}");
+        }
+        // In two workers, all at once, each as often as it takes.
+        let reports: Vec<_> = (0..8).map(|id| report(&format!("{n}-{id}"), "CLEAN", 1, json!({}))).collect();
+        join_all(reports.iter().zip(sinks.iter().cycle()).map(|(report, sink)| async move {
+            for attempt in 0..=20 {
+                match deliver(sink, report).await {
+                    Ok(()) => break,
+                    Err(error) => assert!(error.can_retry && attempt < 20, "{dropped}: {error:?}"),
+                }
+            }
+        }))
+        .await;
+        deliver(&by_hand, &report("id", "CLEAN", 1, json!({}))).await.unwrap();
+        assert_eq!(database.rows("select count(*) from clamgate_scans").await, [json!({"count": 9})], "{dropped}");
+        assert_eq!(database.rows("select count(*) from clamgate_latest").await, [json!({"count": 1})], "{dropped}");
+    }
+}
+
+#[tokio::test]
 async fn connections_are_bounded() {
     let database = postgres::shared().database().await;
     let sink = PostgresSink::new(PostgresSinkConfig { max_connections: 2, ..config(&database.url()) });
