@@ -299,12 +299,16 @@ async fn an_application_made_for_another_scanner_goes_on_working() {
 }
 
 #[tokio::test]
-async fn a_fifo_topic_keeps_the_order_of_a_key_and_drops_the_second_of_two_equal_reports() {
+async fn a_fifo_topic_and_a_fifo_queue_keep_the_order_of_a_key_and_drop_the_second_of_two_equal_reports() {
     let aws = Aws::new().await;
     let listeners = Listeners::new(&aws).await;
     let topic = listeners.topic("topic.fifo").await;
-    let queue = listeners.subscriber(&topic, "reports.fifo", "").await;
-    let settings = [("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", topic.as_str())];
+    let behind_topic = listeners.subscriber(&topic, "reports.fifo", "").await;
+    let (queue, _) = listeners.queue("queue.fifo").await;
+    let settings = [
+        ("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", topic.as_str()),
+        ("CLAMGATE_REPORT__SINKS__FIFO__SQS__QUEUE_URL", &queue),
+    ];
     let _service = Service::start(&aws, &[&settings[..], &IN_PLACE].concat()).await;
     aws.upload("k", eicar()).await;
     aws.upload("other", eicar()).await;
@@ -315,16 +319,18 @@ async fn a_fifo_topic_keeps_the_order_of_a_key_and_drops_the_second_of_two_equal
     }
     aws.until_drained().await;
     assert_eq!(aws.reports(4).await.len(), 4);
-    let mut found: Vec<(String, bool, String)> = Vec::new();
-    for message in listeners.take(&queue, 3).await {
-        let report: Value = serde_json::from_str(message.body().unwrap()).unwrap();
-        let group = message.attributes().unwrap()[&MessageSystemAttributeName::MessageGroupId].clone();
-        found.push((report["target"]["key"].as_str().unwrap().to_owned(), report["trace_id"] == "t", group));
+    for queue in [behind_topic, queue] {
+        let mut found: Vec<(String, bool, String)> = Vec::new();
+        for message in listeners.take(&queue, 3).await {
+            let report: Value = serde_json::from_str(message.body().unwrap()).unwrap();
+            let group = message.attributes().unwrap()[&MessageSystemAttributeName::MessageGroupId].clone();
+            found.push((report["target"]["key"].as_str().unwrap().to_owned(), report["trace_id"] == "t", group));
+        }
+        found.sort();
+        let keys: Vec<(&str, bool)> = found.iter().map(|(key, is_of_job, _)| (key.as_str(), *is_of_job)).collect();
+        assert_eq!(keys, [("k", false), ("k", true), ("other", false)], "{queue}");
+        assert!(found[0].2 == found[1].2 && found[1].2 != found[2].2, "{queue}: {found:?}");
     }
-    found.sort();
-    let keys: Vec<(&str, bool)> = found.iter().map(|(key, is_of_job, _)| (key.as_str(), *is_of_job)).collect();
-    assert_eq!(keys, [("k", false), ("k", true), ("other", false)]);
-    assert!(found[0].2 == found[1].2 && found[1].2 != found[2].2, "{found:?}");
 }
 
 #[tokio::test]
@@ -516,5 +522,5 @@ fn the_examples_of_the_page_can_be_used() {
             other => assert_eq!(other, "sh"),
         }
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }
