@@ -11,6 +11,7 @@ mod filter;
 mod http;
 mod load;
 mod location;
+mod pieces;
 mod report;
 mod secret;
 mod sinks;

@@ -6,6 +6,7 @@
 
 mod access;
 mod aws;
+mod chance;
 mod clamd;
 mod clamd_beside;
 mod clamd_bounds;

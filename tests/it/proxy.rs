@@ -1,4 +1,4 @@
-//! A proxy before the local S3, which can do something, or refuse, at any call.
+//! A proxy before the local AWS, which can do something, or refuse, at any call.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,10 +19,13 @@ use tokio::task::JoinHandle;
 
 use crate::aws;
 
+/// Operations of SQS, SNS and EventBridge.
+const SENDING: [&str; 3] = ["SendMessage", "Publish", "PutEvents"];
+
 /// One call that the service makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// S3's name of the operation, for those on objects.
+    /// AWS's name of the operation, for those on objects and for [`SENDING`].
     pub operation: &'static str,
     pub bucket: String,
     pub key: String,
@@ -37,12 +40,14 @@ pub enum Answer {
     Forward,
     /// `AccessDenied`
     Deny,
-    /// `InternalError`
+    /// `InternalError`, after which the SDK tries again by itself.
     Fail,
     /// S3 gets it, but its answer is lost.
     Lose,
     /// `PreconditionFailed`
     Refuse,
+    /// A code that nobody knows, which the SDK leaves to its caller.
+    Stumble,
 }
 
 type Hook = dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync;
@@ -97,10 +102,12 @@ struct Relay {
 
 impl Relay {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let call = call(request.method(), request.uri(), request.headers());
-        self.calls.lock().unwrap().push(call.clone());
         let (parts, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        // A service that was killed does not come to the end.
+        let Ok(body) = body.collect().await else { return Response::default() };
+        let body = body.to_bytes();
+        let call = call(&parts.method, &parts.uri, &parts.headers, &body);
+        self.calls.lock().unwrap().push(call.clone());
         let error = |status, code| {
             let text = format!("<Error><Code>{code}</Code><Message>by the test</Message></Error>");
             // The answer to a HEAD has no body.
@@ -112,6 +119,7 @@ impl Relay {
             Answer::Deny => return error(403, "AccessDenied"),
             Answer::Fail => return error(500, "InternalError"),
             Answer::Refuse => return error(412, "PreconditionFailed"),
+            Answer::Stumble => return error(400, "ByTheTest"),
             Answer::Forward | Answer::Lose => {}
         }
         let path = parts.uri.path_and_query().unwrap().as_str();
@@ -127,11 +135,12 @@ impl Relay {
     }
 }
 
-fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
+fn call(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Call {
     let path = uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let is_tagging = uri.query().is_some_and(|query| query.split('&').any(|field| matches!(field, "tagging" | "tagging=")));
     let operation = match method.as_str() {
+        "POST" if key.is_empty() => sending(headers, body),
         _ if key.is_empty() => "",
         "GET" if is_tagging => "GetObjectTagging",
         "PUT" if is_tagging => "PutObjectTagging",
@@ -145,4 +154,11 @@ fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
     let key = percent_decode_str(key).decode_utf8().unwrap().into_owned();
     let only_if_free = headers.get("if-none-match").is_some_and(|value| value == "*");
     Call { operation, bucket: bucket.to_owned(), key, only_if_free }
+}
+
+/// Which of [`SENDING`] it is: some services are told in a header, others in a form.
+fn sending(headers: &HeaderMap, body: &[u8]) -> &'static str {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()?.rsplit('.').next());
+    let form = str::from_utf8(body).ok().and_then(|body| body.strip_prefix("Action=")?.split('&').next());
+    SENDING.into_iter().find(|name| [target, form].contains(&Some(name))).unwrap_or_default()
 }
