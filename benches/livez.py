@@ -74,6 +74,8 @@ def main():
             "DEFINITIONS__MAX_AGE_SECS": "0",
             "SCAN__SCRATCH_DIR": scratch,
             "SCAN__THREADS": str(arguments.threads),
+            # The load is one sample, again and again.
+            "SCAN__CACHED_VERDICTS": "0",
             "LOG__LEVEL": "warn",
         }
         environment = {"PATH": os.environ["PATH"]} | {f"CLAMGATE_{name}": value for name, value in settings.items()}

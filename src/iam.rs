@@ -105,7 +105,7 @@ pub fn policy(config: &Config, scope: &Scope) -> Result<Policy, IamError> {
         );
     }
     policy.uploads(config, &buckets);
-    policy.destinations(config);
+    policy.destinations(config, &buckets);
     policy.outbox(config);
     policy.sinks(config, region)?;
     policy.keys(config, scope)?;
@@ -190,7 +190,7 @@ impl Builder {
     }
 
     /// Copying objects to where they go, and undoing a copy of what was not scanned.
-    fn destinations(&mut self, config: &Config) {
+    fn destinations(&mut self, config: &Config, uploads: &[String]) {
         let places = destinations(&config.actions);
         let needed = [
             "s3:AbortMultipartUpload",
@@ -204,7 +204,9 @@ impl Builder {
         self.allow("Destinations", &needed, self.object_arns(&places));
         // Whether a copy is there already, when its tags do not tell: a HEAD.
         let mut in_quarantine = vec!["s3:GetObject"];
-        if config.http.enabled && !config.http.admin_tokens.is_empty() {
+        let quarantines: Vec<Location> = config.actions.quarantines().map(Destination::root).collect();
+        let is_emptied = config.http.enabled && !config.http.admin_tokens.is_empty();
+        if is_emptied || quarantines.iter().any(|place| uploads.contains(&place.bucket)) {
             // To scan it again, and to take it out.
             in_quarantine.extend(["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObjectVersion"]);
             in_quarantine.extend(["s3:GetObjectTagging", "s3:GetObjectVersionTagging"]);
@@ -213,7 +215,6 @@ impl Builder {
             let promotions: Vec<Location> = config.actions.promotions().map(Destination::root).collect();
             self.allow("Promotions", &["s3:GetObject"], self.object_arns(&promotions));
         }
-        let quarantines: Vec<Location> = config.actions.quarantines().map(Destination::root).collect();
         self.allow("Quarantines", &in_quarantine, self.object_arns(&quarantines));
         // As for uploads: somebody may have taken the copy away already.
         let buckets = self.bucket_arns(places.iter().map(|place| place.bucket.as_str()));

@@ -107,7 +107,7 @@ impl Intake {
         let began = Instant::now();
         // The turn is kept until the scan is done: what was read takes memory.
         let (input, _turn) = self.look(load).await?;
-        let scanned = self.pool.scan(move || Ok(input)).await?;
+        let scanned = self.pool.judge(input).await?;
         let timings = Timings::new(Duration::ZERO, Duration::ZERO, began.elapsed(), Duration::ZERO);
         Ok(ScanReport::new(target(scanned.size), scanned, timings, Vec::new()))
     }
@@ -171,7 +171,7 @@ impl Upload {
         let Self { intake, incoming, began } = self;
         let arrived = began.elapsed();
         let input = incoming.finish().map_err(trouble)?;
-        let scanned = intake.pool.scan(move || Ok(input)).await?;
+        let scanned = intake.pool.judge(input).await?;
         let timings = Timings::new(Duration::ZERO, arrived, began.elapsed().saturating_sub(arrived), Duration::ZERO);
         Ok(ScanReport::new(Target::Stream { name, size: scanned.size }, scanned, timings, Vec::new()))
     }

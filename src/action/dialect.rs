@@ -187,6 +187,15 @@ impl<'a> Dialects<'a> {
         format!("{}sequencer", self.prefix)
     }
 
+    /// The tags, and the one that keeps versions in order. Next to the status: when room is short, that matters more than what explains.
+    pub(super) fn in_order(self, tags: &Pairs, sequencer: Option<&str>) -> Pairs {
+        let mut tags = tags.clone();
+        if let Some(sequencer) = sequencer {
+            tags.insert(self.statuses(&tags).min(tags.len()), (self.sequencer_key(), sequencer.to_owned()));
+        }
+        tags
+    }
+
     /// How many of these tags say a status: the first ones.
     pub(super) fn statuses(self, tags: &Pairs) -> usize {
         tags.iter().filter(|(name, _)| self.chosen.iter().any(|dialect| dialect.status_key(self.prefix) == *name)).count()

@@ -27,8 +27,23 @@ pub(crate) use tag::Pairs as Tags;
 use crate::config::{ActionsConfig, Destination, Location};
 use crate::s3::{self, LONGEST_KEY, ObjectId, ObjectInfo, S3Error, S3ErrorKind};
 
+/// What is where an object out of quarantine shall go.
+enum Occupant {
+    /// The copy that an earlier attempt made.
+    Ours,
+    /// Something else.
+    Another,
+}
+
 /// Why an object stays in quarantine.
 const TAKEN: &str = "something else is at the destination, and nothing out of quarantine overwrites it";
+
+/// Where an object in quarantine was before, if it is one of our copies. Only there does the metadata say so: anywhere else, an uploader could have
+/// written it.
+#[must_use]
+pub fn source(info: &ObjectInfo) -> Option<ObjectId> {
+    notes::source(&info.metadata)
+}
 
 /// How an object was moved.
 struct Relocated {
@@ -53,7 +68,7 @@ pub struct Actions {
 pub struct ScannedObject<'a> {
     /// Which state of which object.
     pub id: &'a ObjectId,
-    /// Where it was before, if it is a copy in quarantine ([`Actions::source`]). It never overwrites what is at its destination.
+    /// Where it was before, if it is a copy in quarantine ([`source`]). It never overwrites what is at its destination.
     pub source: Option<&'a ObjectId>,
     /// Its headers, if they are known; looked up when they are needed.
     pub info: Option<&'a ObjectInfo>,
@@ -172,12 +187,10 @@ impl Actions {
         Ok(())
     }
 
-    /// Where an object was before it came to quarantine, if it is one of our copies there. Only there does the metadata say so: anywhere else,
-    /// an uploader could have written it.
+    /// Whether the object lies where objects are quarantined.
     #[must_use]
-    pub fn source(&self, id: &ObjectId, info: &ObjectInfo) -> Option<ObjectId> {
-        let is_quarantined = self.config.quarantines().any(|place| place.holds(&id.bucket, &id.key));
-        if is_quarantined { notes::source(&info.metadata) } else { None }
+    pub fn is_quarantined(&self, id: &ObjectId) -> bool {
+        self.config.quarantines().any(|place| place.holds(&id.bucket, &id.key))
     }
 
     /// Whether content with this SHA-256 is what this service itself puts in the place of objects that it replaces.
@@ -341,42 +354,46 @@ impl Actions {
         };
         let there = ObjectId { bucket: to.destination.bucket().to_owned(), key, version_id: None, etag: None };
         let own = s3::tags(&self.client, object.id).await?;
-        // The versions of a key can be scanned in any order, but go to one place, unless its name tells them or their contents apart.
-        let is_shared = to.destination.is_shared_by_versions();
-        let sequencer_tag = self.dialects().sequencer_key();
+        let dialects = self.dialects();
+        let sequencer_tag = dialects.sequencer_key();
         let sequencer = match object.source {
             // The event was the copy's.
             Some(_) => own.iter().find(|(name, _)| *name == sequencer_tag).map(|(_, value)| value.as_str()),
             None => object.sequencer.filter(|_| object.id.version_id.is_some()),
         };
-        let sequencer = sequencer.filter(|_| is_shared && !plan.tags.is_empty());
-        let dialects = self.dialects();
-        let mut ours = plan.tags.clone();
-        if let Some(sequencer) = sequencer {
-            // Next to the status: when room is short, what keeps versions in order matters more than what explains.
-            ours.insert(dialects.statuses(&ours).min(ours.len()), (sequencer_tag.clone(), sequencer.to_owned()));
-        }
+        // The versions of a key can be scanned in any order, but go to one place, unless its name tells them or their contents apart. What is
+        // quarantined may go on to such a place.
+        let is_shared = to.destination.is_shared_by_versions();
+        let sequencer = sequencer.filter(|_| (is_shared || to.kind == Kind::Quarantine) && !plan.tags.is_empty());
+        let ours = dialects.in_order(&plan.tags, sequencer);
         let tag::Merged { tags, no_room } = tag::merge(&own, &ours, dialects);
-        if object.redelivered || sequencer.is_some() || object.source.is_some() {
+        let done = |no_room| Relocated { outcome: StepOutcome::Done, key: there.key.clone(), no_room };
+        let sequencer = sequencer.filter(|_| is_shared);
+        if object.redelivered || sequencer.is_some() {
             let found = self.tags_at(&there).await?;
             if self.is_there(&there, &found, plan, to.kind, object.redelivered).await? {
                 // What did not fit is told again, as the first delivery told it.
-                return Ok(Relocated { outcome: StepOutcome::Done, key: there.key, no_room });
+                return Ok(done(no_room));
             }
             let newer = |(name, value): &(String, String)| *name == sequencer_tag && later(value, sequencer.unwrap_or(""));
             if sequencer.is_some() && found.iter().any(newer) {
                 return Ok(not_moved(StepOutcome::Skipped("a newer version is there already".to_owned())));
             }
         }
-        if object.source.is_some() && self.is_taken(&there).await? {
-            return Ok(not_moved(StepOutcome::Skipped(TAKEN.to_owned())));
-        }
-        let metadata = match to.kind {
-            Kind::Quarantine => Some(notes::with_notes(&info.metadata, object.id, &plan.notes)),
-            Kind::Promote | Kind::Release if info.metadata.iter().any(|(name, _)| notes::is_note(name)) => {
-                Some(notes::without_notes(&info.metadata))
+        // What comes out of quarantine overwrites nothing.
+        let mark = object.source.map(|_| notes::mark(object.id));
+        if let Some(mark) = &mark {
+            match self.occupant(&there, mark).await? {
+                Some(Occupant::Ours) => return Ok(done(no_room)),
+                Some(Occupant::Another) => return Ok(not_moved(StepOutcome::Skipped(TAKEN.to_owned()))),
+                None => {}
             }
-            Kind::Promote | Kind::Release => None,
+        }
+        let has_notes = || info.metadata.iter().any(|(name, _)| notes::is_note(name));
+        let metadata = match (to.kind, &mark) {
+            (Kind::Quarantine, _) => Some(notes::with_notes(&info.metadata, object.id, &plan.notes)),
+            (_, Some(mark)) => Some(notes::with_mark(&info.metadata, mark)),
+            (_, None) => has_notes().then(|| notes::without_notes(&info.metadata)),
         };
         let copy = relocate::Copy {
             id: object.id,
@@ -386,19 +403,22 @@ impl Actions {
             key: &there.key,
             tags: &tags,
             metadata: metadata.as_ref(),
-            only_if_free: object.source.is_some(),
+            only_if_free: mark.is_some(),
             kms_key_id: self.config.kms_key_id.as_deref(),
             in_parts_above: self.config.multipart_copy_bytes,
         };
-        let outcome = match copy.run(&self.client).await {
-            Ok(()) => StepOutcome::Done,
-            // It, or something at the destination, came in between.
-            Err(error) if object.source.is_some() && error.kind == S3ErrorKind::Replaced => {
-                StepOutcome::Skipped(TAKEN.to_owned())
+        match (copy.run(&self.client).await, &mark) {
+            (Ok(()), _) => Ok(done(no_room)),
+            // Something came to the destination in between: perhaps our copy, in an attempt whose answer was lost.
+            (Err(error @ S3Error { kind: S3ErrorKind::Replaced, .. }), Some(mark)) => {
+                match self.occupant(&there, mark).await? {
+                    Some(Occupant::Ours) => Ok(done(no_room)),
+                    Some(Occupant::Another) => Ok(not_moved(StepOutcome::Skipped(TAKEN.to_owned()))),
+                    None => Err(error.into()),
+                }
             }
-            Err(error) => impossible(error)?,
-        };
-        Ok(Relocated { outcome, key: there.key, no_room })
+            (Err(error), _) => Ok(Relocated { outcome: impossible(error)?, key: there.key, no_room }),
+        }
     }
 
     /// Whether what is at the destination is the copy that an earlier delivery made: its tags say so, or, where there was no room for them,
@@ -425,11 +445,12 @@ impl Actions {
         }
     }
 
-    /// Whether the key holds anything. Whether it does must be known.
-    async fn is_taken(&self, there: &ObjectId) -> Result<bool, S3Error> {
+    /// What the key holds. Whether it holds anything must be known.
+    async fn occupant(&self, there: &ObjectId, mark: &str) -> Result<Option<Occupant>, S3Error> {
         match s3::head(&self.client, there).await {
-            Ok(_) | Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => Ok(true),
-            Err(S3Error { kind: S3ErrorKind::Gone, .. }) => Ok(false),
+            Ok(info) if notes::is_marked(&info.metadata, mark) => Ok(Some(Occupant::Ours)),
+            Ok(_) | Err(S3Error { kind: S3ErrorKind::NoDetails, .. }) => Ok(Some(Occupant::Another)),
+            Err(S3Error { kind: S3ErrorKind::Gone, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

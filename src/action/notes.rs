@@ -5,6 +5,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::dialect::detail;
+use super::place;
 use crate::engine::Verdict;
 use crate::s3::ObjectId;
 
@@ -22,6 +23,9 @@ pub(super) const DETAIL: &str = "clamgate-detail";
 
 /// The name of when that was.
 pub(super) const SCANNED_AT: &str = "clamgate-scanned-at";
+
+/// The name of which object in quarantine a copy is of.
+const MARK: &str = "clamgate-from-quarantine";
 
 /// The name of where the object was.
 const SOURCE: &str = "clamgate-source";
@@ -60,7 +64,6 @@ pub(super) fn of_scan(verdict: &Verdict, scan_id: &str, scanned_at: OffsetDateTi
 /// that, nothing leads back.
 pub(super) fn with_notes(own: &Pairs, id: &ObjectId, notes: &Pairs) -> Pairs {
     let mut metadata = without_notes(own);
-    let size = |(name, value): &(String, String)| NAME_PREFIX + name.len() + value.len();
     let mut room = ROOM.saturating_sub(metadata.iter().map(size).sum());
     let source = (SOURCE.to_owned(), format!("{S3}{}", id.copy_source()));
     for note in [source].into_iter().chain(notes.iter().cloned()) {
@@ -80,6 +83,31 @@ pub(super) fn note<'m>(metadata: &'m Pairs, name: &str) -> Option<&'m str> {
 /// Where a copy in quarantine came from.
 pub(super) fn source(metadata: &Pairs) -> Option<ObjectId> {
     ObjectId::from_copy_source(note(metadata, SOURCE)?.strip_prefix(S3)?)
+}
+
+/// What tells a copy of this object in quarantine from anything else, however often it is scanned.
+pub(super) fn mark(id: &ObjectId) -> String {
+    place::uuid(id, None).to_string()
+}
+
+/// The metadata of a copy that comes out of quarantine: the object's own, and the mark, if there is room.
+pub(super) fn with_mark(metadata: &Pairs, mark: &str) -> Pairs {
+    let mut metadata = without_notes(metadata);
+    let mark = (MARK.to_owned(), mark.to_owned());
+    if metadata.iter().chain([&mark]).map(size).sum::<usize>() <= ROOM {
+        metadata.push(mark);
+    }
+    metadata
+}
+
+/// Whether this is the metadata of such a copy.
+pub(super) fn is_marked(metadata: &Pairs, mark: &str) -> bool {
+    note(metadata, MARK) == Some(mark)
+}
+
+/// What S3 counts for an entry.
+fn size((name, value): &(String, String)) -> usize {
+    NAME_PREFIX + name.len() + value.len()
 }
 
 /// Metadata without what an uploader passed off as ours.

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::dialect::Dialects;
 use super::notes;
 use crate::config::{ActionsConfig, Destination, Disposal};
-use crate::engine::{Definitions, Verdict};
+use crate::engine::{Definitions, Status, Verdict};
 use crate::s3::ObjectId;
 
 /// What is to be done with one object.
@@ -100,9 +100,10 @@ pub fn plan(
         place.map_or(Fate::Leave, |place| Fate::Move(Move { kind, destination: place.clone() }))
     };
     // What lies at its destination is not moved deeper; and to copy it onto itself and then to remove the original would lose it. What lies
-    // in quarantine, under whatever rule it came there, is kept; unless it is clean, and it is known where it came from.
+    // in quarantine, under whatever rule it came there, is kept; unless it is clean, and it is known where it came from: what
+    // a busy machine could not scan to the end today may have been malware yesterday.
     let fate = match policy.disposal(verdict.status) {
-        Disposal::Promote if is_quarantined && source.is_none() => Fate::Leave,
+        Disposal::Promote if is_quarantined && (source.is_none() || verdict.status != Status::Clean) => Fate::Leave,
         Disposal::Promote if !config.promotions().any(lies_in) => to(Kind::Promote, policy.promote_to),
         Disposal::Quarantine if !is_quarantined => to(Kind::Quarantine, policy.quarantine_to),
         Disposal::Delete if !is_quarantined => Fate::Delete,
@@ -120,7 +121,7 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Reason, Status};
+    use crate::engine::Reason;
 
     fn verdict(status: Status, signatures: &[&str], reason: Option<Reason>, detail: Option<&str>) -> Verdict {
         Verdict {
@@ -195,6 +196,7 @@ mod tests {
              quarantine_to = 's3://bad/'
              infected = 'delete'
              suspicious = 'replace'
+             unscannable = 'promote'
              [[rules]]
              bucket = 'up'
              prefix = 'kept/'
@@ -217,6 +219,8 @@ mod tests {
             ("bad", "k", Some("k"), Status::Clean, Some("promote")),
             ("bad", "k", Some("left/k"), Status::Clean, None),
             ("bad", "k", Some("k"), Status::Infected, None),
+            ("up", "k", None, Status::Unscannable, Some("promote")),
+            ("bad", "k", Some("k"), Status::Unscannable, None),
             ("bad", "k", None, Status::Infected, None),
             ("bad-too", "2026-11-22/k", None, Status::Infected, None),
             ("bad-too", "2026-11-22/k", None, Status::Suspicious, None),

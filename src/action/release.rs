@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::{ActionError, Actions, Fate, Kind, Move, Plan, ScannedObject, StepOutcome, destinations, notes, place, relocate};
 use crate::config::{Destination, Placeholder, TagDialect};
+use crate::key;
 use crate::s3::{self, ObjectId, S3Error, S3ErrorKind};
 
 /// The name and version of the form.
@@ -63,7 +64,7 @@ pub enum ReleaseError {
         why: String,
     },
     /// The copy was made, but the one in quarantine could not be removed. The same command does the rest.
-    #[error("{to} is there, but the object in quarantine is not removed: {error}")]
+    #[error("{} is there, but the object in quarantine is not removed: {error}", key::printable(.to))]
     NotRemoved {
         /// The copy.
         to: String,
@@ -96,7 +97,7 @@ impl Actions {
         to: Option<&Destination>,
         queue_arn: Option<&str>,
     ) -> Result<Released, ReleaseError> {
-        if !self.config.quarantines().any(|place| place.holds(&id.bucket, &id.key)) {
+        if !self.is_quarantined(id) {
             return Err(ReleaseError::NotQuarantined(id.clone()));
         }
         let info = match s3::head(&self.client, id).await {
@@ -132,6 +133,16 @@ impl Actions {
             return Err(ReleaseError::Stays { id: id.clone(), why });
         }
         let to = format!("s3://{}/{}", to.destination.bucket(), moved.key);
+        let (status, detail) = (note(notes::STATUS), note(notes::DETAIL));
+        tracing::warn!(
+            bucket = id.bucket,
+            key = id.key,
+            version_id = id.version_id,
+            to,
+            status,
+            detail,
+            "object released from quarantine"
+        );
         if let Some(why) = moved.no_room {
             tracing::warn!(to, why, "the released object has no tag that says so");
         }
@@ -144,8 +155,8 @@ impl Actions {
             version_id: id.version_id.clone(),
             to,
             source: source.map(|source| format!("s3://{}", source.copy_source())),
-            status: note(notes::STATUS),
-            detail: note(notes::DETAIL),
+            status,
+            detail,
             scan_id,
             scanned_at: note(notes::SCANNED_AT),
             released_at: OffsetDateTime::now_utc(),
@@ -165,12 +176,19 @@ impl Actions {
         if source.is_none() && destination.uses(Placeholder::Bucket) {
             return Err("its metadata does not say which bucket it came from, and {bucket} stands for that");
         }
+        if destination.uses(Placeholder::Uuid) && source.is_none_or(|source| source.version_id.is_none()) {
+            return Err(
+                "for an upload without a version, {uuid} stands for its content, which is not read; name another destination",
+            );
+        }
         if destination.uses(Placeholder::Sha256) {
             return Err("its content is not read, so {sha256} is not known; name another destination");
         }
         let root = destination.root();
-        let lies_in_quarantine = self.config.quarantines().any(|place| place.holds(&root.bucket, &root.prefix));
-        if lies_in_quarantine { Err("that is where it is: in quarantine") } else { Ok(destination.clone()) }
+        if self.config.quarantines().any(|place| place.root().overlaps(&root)) {
+            return Err("that is, or can be, in quarantine, where it is");
+        }
+        Ok(destination.clone())
     }
 
     /// Our own status, and what tells this object from others; nothing in other scanners' words, which have none for this.

@@ -36,7 +36,7 @@ pub(super) async fn apply(
 ) -> Result<Option<String>, S3Error> {
     let id = object.id;
     if id.version_id.is_some() {
-        let merged = merge(&s3::tags(client, id).await?, tags, dialects);
+        let merged = renew(&s3::tags(client, id).await?, tags, dialects);
         put(client, id, &merged.tags).await?;
         return Ok(merged.no_room);
     }
@@ -46,7 +46,7 @@ pub(super) async fn apply(
         }
         return Err(error);
     }
-    let merged = merge(&s3::tags(client, id).await?, tags, dialects);
+    let merged = renew(&s3::tags(client, id).await?, tags, dialects);
     put(client, id, &merged.tags).await?;
     if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced {
@@ -55,6 +55,14 @@ pub(super) async fn apply(
         return Err(error);
     }
     Ok(merged.no_room)
+}
+
+/// [`merge`], where the object stays. At a destination, a new verdict must not take away what keeps the versions there in order; anywhere else it
+/// means nothing.
+fn renew(own: &Pairs, ours: &Pairs, dialects: Dialects<'_>) -> Merged {
+    let key = dialects.sequencer_key();
+    let sequencer = own.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
+    merge(own, &dialects.in_order(ours, sequencer), dialects)
 }
 
 /// The object's own tags and as many of ours as there is room for, the first ones first; nothing of an earlier scan stays.
@@ -186,6 +194,16 @@ mod tests {
         let ours = pairs(&[("p-status", "INFECTED"), ("virusScanStatus", "INFECTED"), ("p-scan-id", "1")]);
         let kept = pairs(&[("team", "a b"), ("p-other", "kept"), ("av-status", "CLEAN")]);
         assert_eq!(merge(&own, &ours, BOTH), Merged { tags: [kept, ours].concat(), no_room: None });
+    }
+
+    /// A version that was found again in quarantine lost its place among the others, and an older one overwrote it later.
+    #[test]
+    fn a_second_verdict_took_the_versions_order_away() {
+        let own = pairs(&[("team", "a"), ("p-status", "INFECTED"), ("p-sequencer", "55"), ("p-scan-id", "1")]);
+        let ours = pairs(&[("p-status", "CLEAN"), ("virusScanStatus", "CLEAN"), ("p-scan-id", "2")]);
+        let expected =
+            [("team", "a"), ("p-status", "CLEAN"), ("virusScanStatus", "CLEAN"), ("p-sequencer", "55"), ("p-scan-id", "2")];
+        assert_eq!(renew(&own, &ours, BOTH).tags, pairs(&expected));
     }
 
     /// With eight tags of the object's own, not all of ours fitted; none was taken back from the object that replaced it.

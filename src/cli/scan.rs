@@ -162,7 +162,7 @@ async fn scan(config: &Config, request: &Request, addresses: Vec<Address>, act: 
     let warm = tokio::task::spawn_blocking(move || Warm::load(builder, database)).await??;
     let loaded = began.elapsed();
     let pool = Pool::new(Arc::new(warm) as Arc<dyn Backend>, config.threads(), config.scan_timeout());
-    let pool = Arc::new(pool.context("cannot start scan threads")?);
+    let pool = Arc::new(pool.context("cannot start scan threads")?.remembering(config.scan.cached_verdicts));
     let budget = Budget::new(config.scan.memory_bytes, config.scan.spool_bytes, config.scan.in_memory_max_bytes);
     let max_file_size_bytes = config.limits.max_file_size_bytes;
     let intake = Arc::new(Intake::new(Arc::clone(&pool), budget, scratch.path().to_owned(), max_file_size_bytes));

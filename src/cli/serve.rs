@@ -248,8 +248,8 @@ struct Source {
 async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Result<Assembly> {
     let pool = Pool::new(Arc::clone(warm) as Arc<dyn Backend>, config.threads(), config.scan_timeout())
         .context("cannot start scan threads")?;
-    let pool = Arc::new(pool);
     let scan = &config.scan;
+    let pool = Arc::new(pool.remembering(scan.cached_verdicts));
     let budget = Budget::new(scan.memory_bytes, scan.spool_bytes, scan.in_memory_max_bytes);
     let intake = Intake::new(Arc::clone(&pool), budget, scratch_dir.to_owned(), config.limits.max_file_size_bytes);
     let mut parts = Parts { warm: Arc::clone(warm), pool, intake: Arc::new(intake), objects: None };

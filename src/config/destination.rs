@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Location;
+use super::pieces::{Piece, pieces};
 
 /// A bucket, and how keys in it are made.
 ///
@@ -150,17 +151,14 @@ impl FromStr for Destination {
 /// The pieces of a template that gives each object a place of its own.
 fn parts(template: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
-    let mut rest = template;
-    loop {
-        let (literal, braced) = rest.split_at(rest.find(['{', '}']).unwrap_or(rest.len()));
-        if !literal.is_empty() {
-            parts.push(Part::Literal(literal.to_owned()));
-        }
-        if braced.is_empty() {
-            break;
-        }
-        let inner = braced.strip_prefix('{').and_then(|after| after.split_once('}'));
-        let (name, after) = inner.ok_or("a brace without its counterpart")?;
+    for piece in pieces(template) {
+        let name = match piece? {
+            Piece::Literal(text) => {
+                parts.push(Part::Literal(text.to_owned()));
+                continue;
+            }
+            Piece::Placeholder(name) => name,
+        };
         let known = Placeholder::ALL.into_iter().find(|placeholder| placeholder.name() == name);
         let placeholder =
             known.ok_or_else(|| format!("{{{name}}} is none of {{bucket}}, {{key}}, {{date}}, {{sha256}} and {{uuid}}"))?;
@@ -168,7 +166,6 @@ fn parts(template: &str) -> Result<Vec<Part>, String> {
             return Err(format!("{{{name}}} stands there twice"));
         }
         parts.push(Part::Placeholder(placeholder));
-        rest = after;
     }
     let has = |placeholder| parts.contains(&Part::Placeholder(placeholder));
     if !has(Placeholder::Key) && !has(Placeholder::Sha256) && !has(Placeholder::Uuid) {

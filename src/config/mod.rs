@@ -11,6 +11,7 @@ mod filter;
 mod http;
 mod load;
 mod location;
+mod pieces;
 mod report;
 mod secret;
 mod sinks;
@@ -119,6 +120,9 @@ pub struct ScanConfig {
     pub allowed_signatures: Vec<String>,
     /// Whether regular-expression signatures run as machine code (PCRE2's JIT).
     pub pcre_jit: bool,
+    /// How many verdicts are remembered: the same content, with the same definitions and options, is scanned once. Some 200 bytes each;
+    /// 0 to scan everything.
+    pub cached_verdicts: usize,
     /// Where temporary files go: what libclamav unpacks, and objects too large for memory. A tmpfs is fastest.
     pub scratch_dir: PathBuf,
     /// While less is free there, no messages are received.
@@ -216,6 +220,7 @@ impl Default for ScanConfig {
             timeout_secs: 120,
             allowed_signatures: Vec::new(),
             pcre_jit: true,
+            cached_verdicts: 50_000,
             scratch_dir: std::env::temp_dir(),
             min_free_bytes: 64 * MIB,
             memory_bytes: 512 * MIB,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Location;
+use super::pieces::{Piece, pieces};
 
 /// A bucket, and a key with placeholders in braces. Which placeholders there are is up to its user, who asks for
 /// [`Template::unknown`] when the configuration is checked.
@@ -69,30 +70,22 @@ impl FromStr for Template {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("s3://").ok_or_else(|| format!("{text:?} is not of the form s3://bucket/key"))?;
-        let (bucket, mut rest) = rest.split_once('/').unwrap_or((rest, ""));
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() || bucket.contains(['{', '}']) {
             return Err(format!("{text:?} must name its bucket without placeholders"));
         }
-        if rest.is_empty() {
+        if key.is_empty() {
             return Err(format!("{text:?} has no key"));
         }
-        let mut key = Vec::new();
-        while !rest.is_empty() {
-            let literal = rest.find(['{', '}']).map_or(rest, |at| rest.split_at(at).0);
-            if !literal.is_empty() {
-                key.push(Part::Literal(literal.to_owned()));
+        let part = |piece| match piece {
+            Piece::Literal(text) => Ok(Part::Literal(text.to_owned())),
+            Piece::Placeholder(name) if name.is_empty() || name.contains('{') => {
+                Err(format!("{text:?} has {{{name}}}, which is no placeholder"))
             }
-            rest = rest.strip_prefix(literal).unwrap_or("");
-            if rest.is_empty() {
-                break;
-            }
-            let placeholder = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-            let (name, after) = placeholder
-                .filter(|(name, _)| !name.is_empty() && !name.contains('{'))
-                .ok_or_else(|| format!("{text:?} has a brace that does not belong to a {{placeholder}}"))?;
-            key.push(Part::Placeholder(name.to_owned()));
-            rest = after;
-        }
+            Piece::Placeholder(name) => Ok(Part::Placeholder(name.to_owned())),
+        };
+        let pieces = pieces(key).map(|piece| piece.map_err(|problem| format!("{text:?} has {problem}")));
+        let key = pieces.map(|piece| piece.and_then(part)).collect::<Result<_, _>>()?;
         Ok(Self { bucket: bucket.to_owned(), key })
     }
 }

@@ -20,7 +20,6 @@ use crate::pipeline::{Mode, Objects};
 use crate::queue::ObjectEvent;
 use crate::report::ScanReport;
 use crate::s3::{ObjectId, S3ErrorKind};
-use crate::telemetry::events;
 
 /// An object in quarantine.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -95,6 +94,7 @@ pub(super) async fn rescan(State(api): State<Arc<Api>>, request: Request) -> Res
 pub(super) async fn release(State(api): State<Arc<Api>>, request: Request) -> Result<Json<Released>, ApiError> {
     let (order, objects) = admitted(&api, request).await?;
     let id = ObjectId { bucket: order.bucket, key: order.key, version_id: order.version_id, etag: None };
+    let (permit, _) = api.begin_scan().await?;
     // Done to its end, even if the client goes away.
     let (sender, receiver) = oneshot::channel();
     let abandon = api.abandon.clone();
@@ -102,7 +102,10 @@ pub(super) async fn release(State(api): State<Arc<Api>>, request: Request) -> Re
         tokio::select! {
             // It goes to a place that was found safe when the service started.
             released = objects.actions.release(&id, None, None) => {
-                events::object_released(&id, &released);
+                if let Err(error) = &released {
+                    tracing::warn!(bucket = id.bucket, key = id.key, error = error.to_string(), "object not released");
+                }
+                drop(permit);
                 let _ = sender.send(released);
             }
             () = abandon.cancelled() => {}

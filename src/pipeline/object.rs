@@ -143,6 +143,8 @@ pub(super) struct ObjectWork<'event> {
     pub(super) id: ObjectId,
     size: u64,
     judged: Option<Scanned>,
+    /// Where it was before, if it is in quarantine.
+    source: Option<ObjectId>,
     /// What everybody was told.
     reported: Option<Box<ScanReport>>,
     /// Called when there is nothing to do but to wait for somebody who is to be told.
@@ -157,7 +159,17 @@ impl<'event> ObjectWork<'event> {
             version_id: event.version_id.clone(),
             etag: event.etag.clone(),
         };
-        Self { event, delivery, mode, id, size: event.size.unwrap_or(0), judged: None, reported: None, on_wait: &|| () }
+        Self {
+            event,
+            delivery,
+            mode,
+            id,
+            size: event.size.unwrap_or(0),
+            judged: None,
+            source: None,
+            reported: None,
+            on_wait: &|| (),
+        }
     }
 
     pub(super) fn on_wait(self, on_wait: &'event (dyn Fn() + Sync)) -> Self {
@@ -177,6 +189,7 @@ impl<'event> ObjectWork<'event> {
     /// The report, before anything was done.
     fn report(&self, judged: Scanned) -> ScanReport {
         let mut report = ScanReport::new(self.target(), judged, Timings::default(), Vec::new());
+        report.source = self.source.as_ref().map(Source::from);
         report.trace_id.clone_from(&self.event.trace_id);
         report.custom.clone_from(&self.event.custom);
         report
@@ -281,12 +294,13 @@ impl<S: ObjectStore> Objects<S> {
         let fetched = Instant::now();
 
         let judged = match input {
-            Ok(input) => self.pool.scan(move || Ok(input)).await?,
+            Ok(input) => self.pool.judge(input).await?,
             Err(verdict) => Scanned::unread(verdict, work.size, self.pool.current()),
         };
         work.judged = Some(judged.clone());
         let scanned = Instant::now();
 
+        work.source = self.source(&work.id, info.as_deref().or(looked_up.as_ref())).await?;
         let mut report = work.report(judged.clone());
         let id = &work.id;
         if work.mode == Mode::Look {
@@ -297,12 +311,10 @@ impl<S: ObjectStore> Objects<S> {
         if self.actions.is_placeholder(judged.sha256.as_deref()) {
             return Ok(Done::Skipped("placeholder".to_owned()));
         }
-        let source = info.as_ref().and_then(|info| self.actions.source(id, info));
-        report.source = source.as_ref().map(Source::from);
-        let plan = self.plan(id, source.as_ref(), &judged, &report.scan_id);
+        let plan = self.plan(id, work.source.as_ref(), &judged, &report.scan_id);
         let object = action::ScannedObject {
             id,
-            source: source.as_ref(),
+            source: work.source.as_ref(),
             info: info.as_deref(),
             sha256: judged.sha256.as_deref(),
             sequencer: work.event.sequencer.as_deref(),
@@ -352,6 +364,22 @@ impl<S: ObjectStore> Objects<S> {
         Ok(Done::Reported(Box::new(self.tell(work, report, None).await?)))
     }
 
+    /// Where an object was before, if it is in quarantine.
+    async fn source(&self, id: &ObjectId, info: Option<&ObjectInfo>) -> Result<Option<ObjectId>, Failure> {
+        if !self.actions.is_quarantined(id) {
+            return Ok(None);
+        }
+        match info {
+            Some(info) => Ok(action::source(info)),
+            // It was not fetched.
+            None => match self.store.head(id).await {
+                Ok(info) => Ok(action::source(&info)),
+                Err(error) if error.kind == S3ErrorKind::Transient => Err(FetchError::from(error).into()),
+                Err(_) => Ok(None),
+            },
+        }
+    }
+
     fn plan(&self, id: &ObjectId, source: Option<&ObjectId>, judged: &Scanned, scan_id: &str) -> Plan {
         action::plan(&self.policy, id, source, &judged.verdict, scan_id, &judged.with.definitions, judged.scanned_at)
     }
@@ -378,7 +406,7 @@ impl<S: ObjectStore> Objects<S> {
         let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
         let mut report = work.report(judged.clone());
         // Nothing is moved or removed any more, and a state that is not known for sure is not tagged.
-        let mut plan = self.plan(&work.id, None, &judged, &report.scan_id);
+        let mut plan = self.plan(&work.id, work.source.as_ref(), &judged, &report.scan_id);
         let wanted = std::mem::take(&mut plan.fate).name();
         let is_failed = judged.verdict.status == Status::Failed;
         // A failure is never written over a verdict.

@@ -24,9 +24,16 @@ pub(super) fn refused(operation: &str, code: &str, text: &str) -> SinkError {
     SinkError { can_retry: !is_lasting(code), ..SinkError::transient(format!("{operation}: {code}: {text}")) }
 }
 
-/// Whether nothing is there by that name.
-pub(super) fn is_missing<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    error.code().is_some_and(|code| is_one_of(code, &MISSING))
+/// Whether a place is there, by what was answered to a question about it. The permission to ask is no condition for sending: only the answer that
+/// nothing is there is permanent.
+pub(super) fn looked_up<T, E>(operation: &str, answer: Result<T, SdkError<E>>) -> Result<(), SinkError>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    answer.map(drop).map_err(|error| {
+        let is_missing = error.code().is_some_and(|code| is_one_of(code, &MISSING));
+        SinkError { can_retry: !is_missing, ..failed(operation, &error) }
+    })
 }
 
 /// Codes of SQS, SNS and EventBridge for what does not exist.

@@ -11,6 +11,9 @@ use crate::config::{Recipient, ReportField, Value, is_address};
 /// How long a value may be, in characters.
 const VALUE_CHARS: usize = 200;
 
+/// How much of what a server said is passed on, in characters.
+const SAID_CHARS: usize = 300;
+
 /// Who gets a mail, and what is said in it.
 pub(super) struct Mail {
     to: Recipient,
@@ -73,6 +76,19 @@ impl Mail {
         };
         self.values.iter().map(|(name, configured)| (name.as_str(), value(configured))).collect()
     }
+}
+
+/// What a server said, as it may stand in the log and in reports: short, and without the recipient's address, which servers like to repeat. Addresses
+/// in `known`, which is configured, are left.
+pub(super) fn said(text: &str, known: &str) -> String {
+    // None of these can be in an address.
+    let is_between = |c: char| c.is_whitespace() || c.is_control() || ",;:<>()[]\"\\".contains(c);
+    let is_known = |word: &str| known.split(is_between).any(|known| known.eq_ignore_ascii_case(word));
+    let words = text.split_inclusive(is_between).map(|word| {
+        let bare = word.trim_end_matches(is_between);
+        if bare.contains('@') && !is_known(bare) { word.replacen(bare, "(an address)", 1) } else { word.to_owned() }
+    });
+    words.collect::<String>().chars().take(SAID_CHARS).collect()
 }
 
 /// What a mail is recognised by: two with the same are about the same scan and verdict.
@@ -163,6 +179,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_server_said_is_short_and_names_no_recipient() {
+        for (text, expected) in [
+            ("", ""),
+            ("quota exceeded", "quota exceeded"),
+            ("not verified: a@b.example, scans@b.example", "not verified: (an address), scans@b.example"),
+            ("<A.o'Neil+x@B.EXAMPLE>", "<(an address)>"),
+            ("Scans@b.example", "Scans@b.example"),
+            ("a.scans@b.example", "(an address)"),
+            ("'a@b.example'.", "(an address)"),
+            ("b: \"{\\\"to\\\":\\\"a@b.example\\\"}\"", "b: \"{\\\"to\\\":\\\"(an address)\\\"}\""),
+            ("a@b.example\nto a@b.example", "(an address)\nto (an address)"),
+        ] {
+            assert_eq!(said(text, "Scans <scans@b.example>"), expected, "{text}");
+        }
+        assert_eq!(said(&"é".repeat(301), ""), "é".repeat(300));
+        assert_eq!(said(&format!("{}a@b.example", "é ".repeat(148)), ""), format!("{}(an ", "é ".repeat(148)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::answer::{failed, is_missing, json_within, refused, too_long};
+use super::answer::{failed, json_within, looked_up, refused, too_long};
 use super::{Notice, SCHEMA, ScanReport, Sink, SinkError, Target};
 use crate::aws;
 use crate::config::{EventBridgeForm, EventBridgeSinkConfig};
@@ -74,10 +74,7 @@ impl Sink for EventBridgeSink {
     fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
         async {
             let asked = self.client.describe_event_bus().name(&self.config.bus).send().await;
-            asked.map(drop).map_err(|error| {
-                // A permission for this alone is no condition.
-                SinkError { can_retry: !is_missing(&error), ..failed("DescribeEventBus", &error) }
-            })
+            looked_up("DescribeEventBus", asked)
         }
         .boxed()
     }

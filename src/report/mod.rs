@@ -5,6 +5,7 @@ mod delivery;
 mod email;
 mod encoded_word;
 mod event_bridge;
+mod fifo;
 mod notify;
 mod object;
 mod outbox;

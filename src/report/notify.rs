@@ -14,14 +14,11 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::email::{Mail, reference};
+use super::email::{self, Mail, reference};
 use super::refusal::refusal;
 use super::{Needs, Notice, Sink, SinkError};
 use crate::config::NotifyConfig;
 use crate::https::HttpsClient;
-
-/// How much of Notify's explanation is passed on, in characters.
-const SAID_CHARS: usize = 300;
 
 /// Has Notify send a mail about each report.
 pub struct NotifySink {
@@ -97,7 +94,7 @@ impl NotifySink {
         let error = refusal(&answer, "");
         let said: Refusal = serde_json::from_slice(&answer.body().await).unwrap_or_default();
         let text: Vec<String> = said.errors.iter().map(|error| format!("{}: {}", error.error, error.message)).collect();
-        let text: String = text.join("; ").chars().take(SAID_CHARS).collect();
+        let text = email::said(&text.join("; "), "");
         let message = if text.is_empty() { error.message.clone() } else { format!("{}: {text}", error.message) };
         // Whoever uploads chose the address, and must not keep the message on the queue.
         let is_pointless =

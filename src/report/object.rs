@@ -1,5 +1,7 @@
 //! Reports as objects in S3, one for each scan.
 
+use std::collections::HashMap;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use futures_util::FutureExt;
@@ -9,6 +11,10 @@ use time::macros::format_description;
 use super::{Notice, ScanReport, Sink, SinkError, Target};
 use crate::config::{ObjectSinkConfig, Template};
 use crate::s3::{LONGEST_KEY, S3Error, S3ErrorKind};
+
+/// The most bytes of an ETag or a version ID in metadata, which is ASCII and has 2 KB in all
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html#UserMetadata>).
+const LONGEST_IDENTITY: usize = 900;
 
 /// Writes each report's JSON to its place. A later report overwrites an earlier one there.
 #[derive(Debug, Clone)]
@@ -31,8 +37,7 @@ impl ObjectSink {
             .bucket(&self.to.bucket)
             .key(&key)
             .content_type("application/json")
-            .metadata("status", report.status.to_string())
-            .metadata("scan-id", &report.scan_id)
+            .set_metadata(Some(metadata(report)))
             .body(ByteStream::from(report.to_json()?.into_bytes()))
             .send()
             .await
@@ -49,6 +54,24 @@ impl Sink for ObjectSink {
     fn deliver<'a>(&'a self, notice: &'a Notice<'a>) -> BoxFuture<'a, Result<(), SinkError>> {
         self.put(notice.report).boxed()
     }
+}
+
+/// What a HEAD shows: the status, and what it is about. Reports on other states of the object come to the same place, in any order.
+fn metadata(report: &ScanReport) -> HashMap<String, String> {
+    let (etag, version_id) = match &report.target {
+        Target::S3 { etag, version_id, .. } => (etag.as_deref(), version_id.as_deref()),
+        Target::File { .. } | Target::Stream { .. } => (None, None),
+    };
+    // Somebody's own event or job can name anything. What is left out equals nothing that a reader has uploaded.
+    let safe = |text: &&str| (1..=LONGEST_IDENTITY).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+    let status = report.status.to_string();
+    let pairs = [
+        ("status", Some(status.as_str())),
+        ("scan-id", Some(report.scan_id.as_str())),
+        ("etag", etag.filter(safe)),
+        ("version-id", version_id.filter(safe)),
+    ];
+    pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect()
 }
 
 /// The place of a report.
@@ -98,6 +121,31 @@ mod tests {
             assert_eq!(placed.is_ok(), fits, "{bytes}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn metadata_is_plain_and_short() {
+        let long = "v".repeat(LONGEST_IDENTITY);
+        for (text, is_shown) in
+            [("e-1", true), (&*long, true), (&format!("{long}v"), false), ("", false), ("é", false), ("a\r\nb: c", false)]
+        {
+            let target = Target::S3 {
+                bucket: "b".into(),
+                key: "k".into(),
+                version_id: Some(text.into()),
+                etag: Some(text.into()),
+                size: 1,
+            };
+            let found = metadata(&ScanReport { target, ..example() });
+            for name in ["etag", "version-id"] {
+                assert_eq!(found.get(name).map(String::as_str), is_shown.then_some(text), "{name} {text:?}");
+            }
+            assert!(found.iter().map(|(name, value)| "x-amz-meta-".len() + name.len() + value.len()).sum::<usize>() <= 2048);
+        }
+        let target = Target::S3 { bucket: "b".into(), key: "k".into(), version_id: None, etag: None, size: 1 };
+        let mut names: Vec<String> = metadata(&ScanReport { target, ..example() }).into_keys().collect();
+        names.sort();
+        assert_eq!(names, ["scan-id", "status"]);
     }
 
     #[test]

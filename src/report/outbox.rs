@@ -69,7 +69,13 @@ impl Outbox {
 /// The same work with the same result has the same name. What a sender added to its job comes back to that sender alone.
 pub(super) fn name(report: &ScanReport) -> Result<String, SinkError> {
     let work = (&report.scan_id, report.status, &report.trace_id, &report.custom);
-    let work = serde_json::to_vec(&work).map_err(|error| SinkError::permanent(error.to_string()))?;
+    // The same scan of what is in quarantine can end in another way, when its place has become free.
+    let outcomes = || report.actions.iter().map(|action| (&action.action, &action.outcome)).collect::<Vec<_>>();
+    let work = match &report.source {
+        Some(_) => serde_json::to_vec(&(work, outcomes())),
+        None => serde_json::to_vec(&work),
+    };
+    let work = work.map_err(|error| SinkError::permanent(error.to_string()))?;
     Ok(hex(&Sha256::digest(work)[..16]))
 }
 

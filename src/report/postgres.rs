@@ -13,18 +13,24 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection, PgPool, SqlSafeStr};
 use time::OffsetDateTime;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::{Notice, ScanReport, Sink, SinkError, Target};
 use crate::config::PostgresSinkConfig;
 
 /// The table, its indexes and its view, for somebody who makes them by hand.
-pub const POSTGRES_SCHEMA: &str = include_str!("postgres/1_scans.sql");
+pub const POSTGRES_SCHEMA: &str = concat!(include_str!("postgres/1_scans.sql"), "\n", include_str!("postgres/2_latest.sql"));
 
 const UPSERT: &str = include_str!("postgres/upsert.sql");
 
 /// Where it is written down which migrations have run. Not sqlx's usual name, which the application's own may have.
 const MIGRATIONS: &str = "clamgate_migrations";
+
+/// The advisory lock under which a table that was dropped is made again: "clamgate" in ASCII.
+const LOCK: i64 = 0x636c_616d_6761_7465;
+
+/// The SQLSTATE for a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// How long a connection is waited for.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -40,21 +46,27 @@ const LONGEST_NAME: usize = 1024;
 
 /// Writes each report into the table `clamgate_scans`, one row for each `scan_id`.
 ///
-/// It connects, and makes the table if it is told to, when it is first needed: a database that is down delays reports alone.
+/// It connects, and makes the table if it is told to, when it is first needed: a database that is down delays reports alone. A table that was
+/// dropped is made again.
 pub struct PostgresSink {
     config: PostgresSinkConfig,
-    pool: OnceCell<PgPool>,
+    /// `None` until the table has been seen to.
+    pool: Mutex<Option<PgPool>>,
 }
 
 impl PostgresSink {
     /// A sink that has no connection yet.
     #[must_use]
     pub fn new(config: PostgresSinkConfig) -> Self {
-        Self { config, pool: OnceCell::new() }
+        Self { config, pool: Mutex::new(None) }
     }
 
-    async fn pool(&self) -> Result<&PgPool, SinkError> {
-        self.pool.get_or_try_init(|| self.open()).await
+    async fn pool(&self) -> Result<PgPool, SinkError> {
+        let mut pool = self.pool.lock().await;
+        if let Some(pool) = &*pool {
+            return Ok(pool.clone());
+        }
+        Ok(pool.insert(self.open().await?).clone())
     }
 
     /// Sees to the table on a connection of its own, which takes the lock of the migrations with it whatever happens.
@@ -71,8 +83,14 @@ impl PostgresSink {
         if self.config.migrate {
             // Not `run`, whose future is not known to be `Send`: "implementation of `Acquire` is not general enough".
             migrator().run_direct(None, &mut connection, false).await.map_err(|error| not_migrated(&error))?;
-        } else {
-            connection.prepare(UPSERT.into_sql_str()).await.map_err(|error| failed(&error))?;
+        }
+        match connection.prepare(UPSERT.into_sql_str()).await {
+            // The table was dropped, but not what says that it was made. Everything in one transaction.
+            Err(error) if self.config.migrate && is_missing_table(&error) => {
+                let again = AssertSqlSafe(format!("select pg_advisory_xact_lock({LOCK}); {POSTGRES_SCHEMA}"));
+                connection.execute(again).await.map(|_| ()).map_err(|error| failed(&error))?;
+            }
+            prepared => prepared.map(|_| ()).map_err(|error| failed(&error))?,
         }
         // It has done its work: what it says at the end does not matter.
         let _ = connection.close().await;
@@ -123,9 +141,16 @@ impl Sink for PostgresSink {
                 .bind(row.trace_id)
                 .bind(row.custom)
                 .bind(row.report)
-                .execute(pool)
+                .execute(&pool)
                 .await;
-            written.map(|_| ()).map_err(|error| failed(&error))
+            match written {
+                // The next attempt makes it.
+                Err(error) if self.config.migrate && is_missing_table(&error) => {
+                    *self.pool.lock().await = None;
+                    Err(SinkError { can_retry: true, ..failed(&error) })
+                }
+                written => written.map(|_| ()).map_err(|error| failed(&error)),
+            }
         }
         .boxed()
     }
@@ -213,8 +238,11 @@ fn without_nul(value: Value) -> Value {
 }
 
 fn migrator() -> Migrator {
-    let scans = Migration::new(1, "scans".into(), MigrationType::Simple, POSTGRES_SCHEMA.into_sql_str(), false);
-    let mut migrator = Migrator::with_migrations(vec![scans]);
+    // What has run somewhere must not change any more.
+    let migrations = [(1, "scans", include_str!("postgres/1_scans.sql")), (2, "latest", include_str!("postgres/2_latest.sql"))];
+    let migrations = migrations
+        .map(|(version, name, sql)| Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false));
+    let mut migrator = Migrator::with_migrations(migrations.into());
     migrator.dangerous_set_table_name(MIGRATIONS);
     // Those of a newer version that runs beside this one.
     migrator.set_ignore_missing(true);
@@ -246,6 +274,11 @@ fn failed(error: &Error) -> SinkError {
     }
 }
 
+/// Whether somebody has dropped the table.
+fn is_missing_table(error: &Error) -> bool {
+    matches!(error, Error::Database(error) if error.code().as_deref() == Some(UNDEFINED_TABLE))
+}
+
 /// By the code's class (<https://www.postgresql.org/docs/current/errcodes-appendix.html>): connections, read-only transactions (a server
 /// that has handed over to another), conflicts, resources, locks, operators and the system are troubles that end by themselves.
 fn of_database(error: &dyn DatabaseError) -> SinkError {
@@ -254,7 +287,7 @@ fn of_database(error: &dyn DatabaseError) -> SinkError {
     let passes = code == "25006" || ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class));
     match &*code {
         _ if passes => SinkError::transient(message),
-        "42501" | "42P01" | "42703" | "3F000" => {
+        "42501" | UNDEFINED_TABLE | "42703" | "3F000" => {
             SinkError::permanent(format!("{message}: see docs/ways-out/postgres.md on what the account needs"))
         }
         _ => SinkError::permanent(message),

@@ -53,6 +53,9 @@ pub struct ScanReport {
     #[serde(serialize_with = "rfc3339_ms", deserialize_with = "from_rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub scanned_at: OffsetDateTime,
+    /// Whether the verdict is from an earlier scan of the same content with the same definitions; `scanned_at` is when it was looked up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
     /// Where the time went.
     pub timings_ms: Timings,
     /// What was done with the object.
@@ -70,7 +73,7 @@ impl ScanReport {
     /// The report on `scanned`.
     #[must_use]
     pub fn new(target: Target, scanned: Scanned, timings_ms: Timings, actions: Vec<ActionReport>) -> Self {
-        let Scanned { verdict, with, sha256, scanned_at, .. } = scanned;
+        let Scanned { verdict, with, sha256, scanned_at, cached, .. } = scanned;
         Self {
             schema: SCHEMA.into(),
             scan_id: scan_id(&target, sha256.as_deref(), &with.definitions.fingerprint, &with.options_digest),
@@ -85,6 +88,7 @@ impl ScanReport {
             definitions: with.definitions,
             engine: EngineVersions::current(),
             scanned_at,
+            cached,
             timings_ms,
             actions,
             trace_id: None,
@@ -313,6 +317,7 @@ pub(super) fn example() -> ScanReport {
         definitions: Arc::new(Definitions { version: 27500, built_at: None, signatures: 8, fingerprint: "f".into() }),
         engine: EngineVersions { libclamav: "1.4.6".into(), clamgate: "0.1.0".into() },
         scanned_at: time::macros::datetime!(2026-10-14 17:46:40.123_456_789 UTC),
+        cached: false,
         timings_ms: Timings::new(
             Duration::from_millis(12),
             Duration::from_nanos(3_141_592),

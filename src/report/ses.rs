@@ -5,11 +5,11 @@ use std::io;
 use aws_sdk_sesv2::Client;
 use aws_sdk_sesv2::error::SdkError;
 use aws_sdk_sesv2::types::{Body, Content, Destination, EmailContent, Message, MessageHeader, MessageTag};
-use aws_smithy_types::error::display::DisplayErrorContext;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::email::{Mail, reference};
+use super::answer::failed;
+use super::email::{self, Mail, reference};
 use super::{Needs, Notice, Sink, SinkError};
 use crate::config::{SesConfig, TextTemplate};
 
@@ -70,7 +70,8 @@ impl SesSink {
             let status = error.raw_response().map(|response| response.status().as_u16());
             let is_refused =
                 matches!(error, SdkError::ServiceError(_)) && status.is_some_and(|status| status < 500 && status != 429);
-            SinkError { can_retry: !is_refused, ..SinkError::transient(DisplayErrorContext(&error).to_string()) }
+            let message = email::said(&failed("SendEmail", &error).message, &self.config.from);
+            SinkError { can_retry: !is_refused, ..SinkError::transient(message) }
         })
     }
 }

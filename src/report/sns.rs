@@ -7,15 +7,14 @@ use aws_sdk_sns::types::MessageAttributeValue;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::answer::{failed, is_missing, json_within, too_long};
-use super::{Notice, ScanReport, Sink, SinkError, Target, outbox};
+use super::answer::{failed, json_within, looked_up, too_long};
+use super::{Notice, ScanReport, Sink, SinkError, Target, fifo};
 use crate::aws;
 use crate::config::{SnsForm, SnsSinkConfig};
-use crate::engine::{Status, hex};
+use crate::engine::Status;
 
 /// The most bytes of a message, its attributes included (<https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>).
 const MOST_BYTES: usize = 256 * 1024;
@@ -53,9 +52,8 @@ impl SnsSink {
             let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
             request = request.message_attributes(name, value.map_err(|error| SinkError::permanent(error.to_string()))?);
         }
-        if topic.ends_with(".fifo") {
-            request = request.message_group_id(group(&report.target)).message_deduplication_id(outbox::name(report)?);
-        }
+        let (group, id) = fifo::ids(topic, report)?.unzip();
+        let request = request.set_message_group_id(group).set_message_deduplication_id(id);
         request.send().await.map(drop).map_err(|error| failed("Publish", &error))
     }
 }
@@ -68,10 +66,7 @@ impl Sink for SnsSink {
     fn prepare(&self) -> BoxFuture<'_, Result<(), SinkError>> {
         async {
             let asked = self.client.get_topic_attributes().topic_arn(&self.config.topic_arn).send().await;
-            asked.map(drop).map_err(|error| {
-                // A permission for this alone is no condition.
-                SinkError { can_retry: !is_missing(&error), ..failed("GetTopicAttributes", &error) }
-            })
+            looked_up("GetTopicAttributes", asked)
         }
         .boxed()
     }
@@ -182,12 +177,6 @@ fn of_object(target: &Target) -> BTreeMap<&'static str, String> {
     let (bucket, key, version) = object(target);
     let pairs = [("bucket", bucket), ("key", key), ("version", version.unwrap_or(""))];
     pairs.into_iter().map(|(name, value)| (name, aws::sqs_plain_text(value))).collect()
-}
-
-/// Reports on one key stay in order.
-fn group(target: &Target) -> String {
-    let (bucket, key, _) = object(target);
-    hex(&Sha256::digest(format!("{bucket}/{key}"))[..16])
 }
 
 #[cfg(test)]

@@ -157,6 +157,11 @@ impl Input {
         self.size
     }
 
+    /// The SHA-256 of the bytes; `None` when there are too many to be read.
+    pub(super) fn digest(&self) -> Option<&[u8; 32]> {
+        self.sha256.as_ref()
+    }
+
     /// The SHA-256 of the bytes, in hexadecimal digits; `None` when there are too many to be read.
     #[must_use]
     pub fn sha256(&self) -> Option<String> {

@@ -204,6 +204,7 @@ impl Run {
             size: size.unwrap_or(0),
             scanned_at: OffsetDateTime::now_utc(),
             took: self.began.map_or(Duration::ZERO, |began| now.duration_since(began)),
+            cached: false,
         }
     }
 }

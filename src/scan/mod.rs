@@ -10,6 +10,7 @@ mod fitness;
 mod incoming;
 mod input;
 mod jobs;
+mod known;
 mod pool;
 mod scratch;
 mod warm;

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::backend::{Backend, Current};
 use super::input::Input;
 use super::jobs::{Jobs, Watch};
+use super::known::{Known, Lookup};
 use crate::engine::{Reason, Status, Verdict, judge};
 
 /// A level of nested zip takes about 19 KiB of stack in libclamav; Rust's default of 2 MiB overflows at 100 levels.
@@ -24,6 +25,8 @@ const OVERTIME: Duration = Duration::from_secs(2);
 /// A fixed number of scan threads and a bounded queue in front of them.
 pub struct Pool {
     backend: Arc<dyn Backend>,
+    /// `None` when every input is scanned.
+    known: Option<Known>,
     slots: Arc<Semaphore>,
     jobs: Arc<Jobs>,
     /// Ends before the threads are joined.
@@ -49,13 +52,15 @@ pub struct Scanned {
     pub scanned_at: OffsetDateTime,
     /// How long it took, without waiting for a thread.
     pub took: Duration,
+    /// Whether the verdict is from an earlier scan of the same content, with the same definitions and options.
+    pub cached: bool,
 }
 
 impl Scanned {
     /// A verdict on something that was not scanned.
     #[must_use]
     pub fn unread(verdict: Verdict, size: u64, with: Current) -> Self {
-        Self { verdict, with, sha256: None, size, scanned_at: OffsetDateTime::now_utc(), took: Duration::ZERO }
+        Self { verdict, with, sha256: None, size, scanned_at: OffsetDateTime::now_utc(), took: Duration::ZERO, cached: false }
     }
 }
 
@@ -107,7 +112,14 @@ impl Pool {
         // One waiting job for each running one keeps the threads busy; more would only hold memory.
         let slots = Arc::new(Semaphore::new(threads * 2));
         let (jobs, watch) = Jobs::start(threads, timeout.saturating_add(OVERTIME))?;
-        Ok(Self { backend, slots, jobs, watch: Some(watch), size: threads, threads: Some(pool), joins })
+        Ok(Self { backend, known: None, slots, jobs, watch: Some(watch), size: threads, threads: Some(pool), joins })
+    }
+
+    /// The same pool, which remembers this many verdicts.
+    #[must_use]
+    pub fn remembering(mut self, verdicts: usize) -> Self {
+        self.known = (verdicts > 0).then(|| Known::new(verdicts));
+        self
     }
 
     /// What the next scan will be done with.
@@ -126,6 +138,28 @@ impl Pool {
     #[must_use]
     pub fn busy(&self) -> usize {
         self.size * 2 - self.slots.available_permits().min(self.size * 2)
+    }
+
+    /// The verdict on an input: the one that is known, or that of a scan of the same content that is under way, or else that of a scan.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Pool::scan`].
+    pub async fn judge(&self, input: Input) -> Result<Scanned, ScanError> {
+        let Some(known) = &self.known else { return self.scan(move || Ok(input)).await };
+        let with = self.current();
+        match known.look_up(&input, &with).await {
+            None => self.scan(move || Ok(input)).await,
+            Some(Lookup::Verdict(verdict)) => {
+                let scanned = Scanned::unread(Verdict::clone(&verdict), input.size(), with);
+                Ok(Scanned { sha256: input.sha256(), cached: true, ..scanned })
+            }
+            Some(Lookup::Nothing(duty)) => {
+                let scanned = self.scan(move || Ok(input)).await?;
+                duty.fulfil(&scanned.verdict, &scanned.with);
+                Ok(scanned)
+            }
+        }
     }
 
     /// Waits for a scan thread, makes the input there (`load` may block on the disk) and scans it.
@@ -189,6 +223,7 @@ where
         size: input.size(),
         scanned_at: OffsetDateTime::now_utc(),
         took: began.elapsed(),
+        cached: false,
     })
 }
 
@@ -205,6 +240,7 @@ fn panicked(panic: &(dyn Any + Send), began: Instant, with: Current) -> Scanned 
         size: 0,
         scanned_at: OffsetDateTime::now_utc(),
         took: began.elapsed(),
+        cached: false,
     }
 }
 

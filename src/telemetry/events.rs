@@ -7,7 +7,6 @@ use std::fmt::Display;
 use ::metrics::{counter, histogram};
 
 use super::metrics;
-use crate::action::{ReleaseError, Released};
 use crate::queue::{EventError, Message};
 use crate::report::{ScanReport, SinkError, Target};
 use crate::s3::{ObjectId, S3Error, S3ErrorKind};
@@ -50,21 +49,6 @@ pub fn object_skipped(id: &ObjectId, rule: &str) {
         rule,
         "object skipped"
     );
-}
-
-/// Somebody asked for an object to be taken out of quarantine.
-pub fn object_released(id: &ObjectId, released: &Result<Released, ReleaseError>) {
-    let (bucket, key, version_id) = (id.bucket.as_str(), id.key.as_str(), id.version_id.as_deref());
-    match released {
-        Ok(released) => {
-            let (to, status, detail) = (released.to.as_str(), released.status.as_deref(), released.detail.as_deref());
-            tracing::warn!(bucket, key, version_id, to, status, detail, "object released from quarantine");
-        }
-        Err(error) => {
-            let error = error.to_string();
-            tracing::warn!(bucket, key, version_id, error, "object not released");
-        }
-    }
 }
 
 /// Work on an object that failed; its message comes back, or, after its `last` delivery, goes to the dead-letter queue.
@@ -173,7 +157,9 @@ pub fn http_request(route: &str, method: &'static str, status: u16) {
 fn count(via: &'static str, report: &ScanReport) {
     let reason = report.reason.map_or_else(String::new, |reason| reason.to_string());
     counter!(metrics::SCANS, "via" => via, "status" => report.status.to_string(), "reason" => reason).increment(1);
-    if report.sha256.is_some() {
+    if report.cached {
+        counter!(metrics::CACHED).increment(1);
+    } else if report.sha256.is_some() {
         counter!(metrics::SCANNED_BYTES).increment(report.target.size());
         histogram!(metrics::SCAN_SECONDS).record(report.timings_ms.scan);
     }

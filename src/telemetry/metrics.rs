@@ -15,6 +15,8 @@ pub const SCANS: &str = "clamgate_scans_total";
 pub const SCANNED_BYTES: &str = "clamgate_scanned_bytes_total";
 /// How long scans took, without waiting for messages and objects.
 pub const SCAN_SECONDS: &str = "clamgate_scan_seconds";
+/// Verdicts that were known, without a scan.
+pub const CACHED: &str = "clamgate_cached_verdicts_total";
 /// From upload (the message's sending) to the report.
 pub const TOTAL_SECONDS: &str = "clamgate_upload_to_verdict_seconds";
 /// Objects that were gone or replaced before they could be scanned, or that a job names and do not exist.
@@ -96,6 +98,7 @@ fn describe() {
     describe_counter!(SCANS, "Verdicts");
     describe_counter!(SCANNED_BYTES, "Bytes that were scanned");
     describe_histogram!(SCAN_SECONDS, "How long scans took");
+    describe_counter!(CACHED, "Verdicts that were known from an earlier scan of the same content");
     describe_histogram!(TOTAL_SECONDS, "From the message's sending to the report");
     describe_counter!(
         GONE,

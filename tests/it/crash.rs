@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::aws::{Aws, Setup};
+use crate::chance::Chance;
 use crate::samples::{self, eicar};
 use crate::service::Service;
 use crate::wait;
@@ -13,6 +14,7 @@ const OBJECTS: usize = 300;
 #[tokio::test]
 async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
     let aws = Aws::with(Setup { versioned: true, receives: 100 }).await;
+    let moments = Chance::new().of("moments");
     let mut expected = [BTreeSet::new(), BTreeSet::new()];
     for n in 0..OBJECTS {
         let (bad, body) = match n % 4 {
@@ -35,7 +37,7 @@ async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
             break;
         }
         // Killed after some objects more, in the midst of the next ones.
-        let stop_at = left.saturating_sub(5 + fastrand(kills) % 40);
+        let stop_at = left.saturating_sub(5 + moments.below(40));
         wait::until("some progress", || async { (aws.keys(&aws.uploads).await.len() <= stop_at).then_some(()) }).await;
         service.signal("KILL");
         service.until_ended().await;
@@ -73,10 +75,4 @@ async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
         keys
     };
     assert_eq!(reported.len(), OBJECTS, "every object was reported");
-}
-
-/// A different number every time.
-pub fn fastrand(salt: usize) -> usize {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
-    nanos as usize / 1000 + salt
 }

@@ -177,6 +177,8 @@ async fn an_object_is_tagged_as_being_scanned_until_it_is_judged() {
         let settings = with(&[
             ("CLAMGATE_ACTIONS__TAG_IN_PROGRESS", "true"),
             ("CLAMGATE_ACTIONS__TAG_DIALECTS", r#"["clamgate", "cdk-serverless-clamscan", "guardduty"]"#),
+            // Both have the same content.
+            ("CLAMGATE_SCAN__CACHED_VERDICTS", "0"),
         ]);
         let service = Service::start(&aws, &settings).await;
         put(&aws, "new", samples::slow(16), "team=a").await;

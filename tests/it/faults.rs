@@ -1,13 +1,15 @@
-//! Everything at once: every sink configured, some of them failing, and `kill -9` at random moments.
+//! Everything at once: every sink configured, each of them failing at random, and `kill -9` at random moments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::Value;
 
 use crate::aws::{Aws, Setup};
-use crate::crash::fastrand;
+use crate::chance::Chance;
 use crate::postgres::Postgres;
+use crate::proxy::{Answer, Proxy};
 use crate::receiver::{Does, OK, Receiver};
 use crate::samples::{self, eicar};
 use crate::service::Service;
@@ -18,6 +20,11 @@ use crate::wait;
 const OBJECTS: usize = 500;
 const KILLS: usize = 8;
 const DELAYED: &str = "report not delivered yet";
+/// How servers over HTTP fail; of so many requests, each way meets one.
+const FAILURES: [Does; 3] = [Does::Says("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), Does::Closes, Does::Hangs];
+const OF_REQUESTS: usize = 8;
+/// Of so many reports to AWS, one meets an error.
+const OF_CALLS: usize = 16;
 
 /// What somebody was told, by the object's key. The same text twice is one.
 type Told = BTreeMap<String, BTreeSet<String>>;
@@ -59,16 +66,6 @@ async fn objects(aws: &Aws, bucket: &str, prefix: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_same() {
-    const FAILS: &[Does] = &[
-        Does::Says("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"),
-        Does::Says(OK),
-        Does::Closes,
-        Does::Says(OK),
-        Does::Says(OK),
-        Does::Says(OK),
-        Does::Hangs,
-        Does::Says(OK),
-    ];
     let aws = Aws::with(Setup { versioned: true, receives: 1000 }).await;
     let listeners = Listeners::new(&aws).await;
     let topic = listeners.topic("faults").await;
@@ -78,8 +75,22 @@ async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_sam
     let mut server = Postgres::new();
     server.start();
     let database = server.make_database().await;
-    let (mut app, mut notify_server, mut ses) =
-        (Receiver::new(FAILS).await, Receiver::new(FAILS).await, Receiver::new(FAILS).await);
+    let chance = Chance::new();
+    let receiver = |name| {
+        let decisions = chance.of(name);
+        Receiver::that(move || FAILURES.get(decisions.below(OF_REQUESTS)).copied().unwrap_or(Does::Says(OK)))
+    };
+    let (mut app, mut notify_server, mut ses) = (receiver("app").await, receiver("notify").await, receiver("ses").await);
+    let of_aws = ["SendMessage", "Publish", "PutEvents", "PutObject"].map(|operation| (operation, chance.of(operation)));
+    let proxy = Proxy::start(move |call| {
+        let is_report = call.operation != "PutObject" || call.key.starts_with("results/");
+        let mut decisions = of_aws.iter().filter(|(operation, _)| is_report && *operation == call.operation);
+        let fails = decisions.any(|(_, decisions)| decisions.below(OF_CALLS) == 0);
+        async move { if fails { Answer::Stumble } else { Answer::Forward } }.boxed()
+    })
+    .await;
+    let kills_at = chance.of("kills");
+    let database_away = 1 + chance.of("database").below(KILLS / 2);
 
     let mut expected = [BTreeSet::new(), BTreeSet::new()];
     for n in 0..OBJECTS {
@@ -107,6 +118,7 @@ async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_sam
              subject = '{key}', body = 'No.', values = { key = { report = 'key' } } }"
                 .to_owned(),
         ),
+        ("AWS_ENDPOINT_URL".to_owned(), proxy.url.clone()),
         ("AWS_ENDPOINT_URL_SESV2".to_owned(), ses.url.clone()),
     ];
     for name in ["NOTIFY", "SES"] {
@@ -121,7 +133,7 @@ async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_sam
     loop {
         service.spawn();
         service.until_ready().await;
-        if kills == KILLS / 2 {
+        if kills == database_away {
             // The database is away until somebody has noticed.
             let before = service.logged(DELAYED).len();
             server.kill();
@@ -137,7 +149,7 @@ async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_sam
             break;
         }
         // Killed after some objects more, in the midst of the next ones.
-        let stop_at = left.saturating_sub(10 + fastrand(kills) % 60);
+        let stop_at = left.saturating_sub(10 + kills_at.below(60));
         wait::until("some progress", || async { (aws.keys(&aws.uploads).await.len() <= stop_at).then_some(()) }).await;
         service.signal("KILL");
         service.until_ended().await;
@@ -149,6 +161,11 @@ async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_sam
     })
     .await;
     assert_eq!(aws.depth(&aws.dead_letters).await, (0, 0));
+
+    // Nobody got everything at once.
+    let failed: BTreeSet<String> =
+        service.logged(DELAYED).iter().map(|line| line["sink"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(failed, ["app", "bus", "db", "files", "notify", "queue", "ses", "topic"].map(str::to_owned).into());
 
     // Each object is in its one place, once.
     assert!(aws.keys(&aws.uploads).await.is_empty());

@@ -196,7 +196,8 @@ async fn who_had_closed_its_sending_side_got_no_answer() {
 
 #[tokio::test]
 async fn health_answers_while_every_scan_thread_is_busy() {
-    let (service, url) = Service::start_http(&[]).await;
+    // One content, scanned again and again.
+    let (service, url) = Service::start_http(&[("CLAMGATE_SCAN__CACHED_VERDICTS", "0")]).await;
     let slow = file(service.dir.path(), "slow", &samples::slow(3));
     let scans: Vec<_> = (0..5)
         .map(|_| {

@@ -7,6 +7,7 @@
 mod access;
 mod aws;
 mod calls;
+mod chance;
 mod clamd;
 mod clamd_beside;
 mod clamd_bounds;

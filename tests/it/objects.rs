@@ -10,6 +10,7 @@ use crate::aws::{Aws, Setup};
 use crate::samples::{self, EICAR_NAME, eicar};
 use crate::service::{Service, clamgate};
 use crate::wait;
+use crate::web::curl;
 
 /// Name, content, status, detail tag, whether it ends in the clean bucket.
 fn sample_set() -> Vec<(String, Vec<u8>, &'static str, Option<&'static str>)> {
@@ -360,6 +361,49 @@ async fn a_missing_queue_ends_the_start() {
     let socket = service.dir.path().join("scratch/clamgate-health.sock");
     let health = clamgate().arg("health").env("CLAMGATE_SERVICE__HEALTH_SOCKET", &socket).status().unwrap();
     assert_eq!(health.code(), Some(1), "nobody answers any more");
+}
+
+/// Twice the same upload costs one scan; the verdict is each object's own all the same.
+#[tokio::test]
+async fn the_same_content_is_scanned_once() {
+    for (verdicts, expected) in [("50000", (2, 2, 0)), ("0", (0, 0, 0))] {
+        let aws = Aws::new().await;
+        let settings = [
+            ("CLAMGATE_HTTP__ENABLED", "true"),
+            ("CLAMGATE_HTTP__LISTEN", "127.0.0.1:0"),
+            ("CLAMGATE_SCAN__CACHED_VERDICTS", verdicts),
+        ];
+        let service = Service::start(&aws, &settings).await;
+        let encrypted = samples::encrypted_zip("a", b"x");
+        for number in 0..3 {
+            aws.upload(&format!("bad/{number}"), eicar()).await;
+            aws.upload(&format!("good/{number}"), b"hello world".to_vec()).await;
+            // An incomplete scan is done again.
+            aws.upload(&format!("locked/{number}"), encrypted.clone()).await;
+        }
+        aws.upload("good/other", b"hello worlD".to_vec()).await;
+        let reports = aws.reports(10).await;
+        let cached: Vec<_> = reports.iter().filter(|report| report.get("cached") == Some(&json!(true))).collect();
+        let of =
+            |prefix: &str| cached.iter().filter(|report| report["target"]["key"].as_str().unwrap().starts_with(prefix)).count();
+        assert_eq!((of("bad/"), of("good/"), of("locked/")), expected, "{verdicts}");
+        aws.until_drained().await;
+        for report in reports {
+            let key = report["target"]["key"].as_str().unwrap();
+            let (bucket, status) = match key.split('/').next() {
+                Some("bad") => (&aws.quarantine, "INFECTED"),
+                Some("locked") => (&aws.quarantine, "UNSCANNABLE"),
+                _ => (&aws.clean, "CLEAN"),
+            };
+            assert_eq!(report["status"], status, "{key}");
+            let stored = aws.get(bucket, key).await.unwrap();
+            assert_eq!(stored.status(), Some(status), "{key}");
+            assert_eq!(report["scan_id"], *stored.tags["clamgate-scan-id"], "{key}");
+        }
+        let metrics = curl(&[&format!("{}/metrics", service.http_address().await)]).await;
+        let hits = format!("\nclamgate_cached_verdicts_total {}\n", expected.0 + expected.1);
+        assert_eq!(metrics.text().contains(&hits), verdicts != "0", "{}", metrics.text());
+    }
 }
 
 #[tokio::test]

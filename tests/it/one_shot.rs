@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use crate::aws::{self, Aws, Setup};
+use crate::postgres;
 use crate::samples::{self, eicar};
 use crate::service::{clamgate, signatures};
 
@@ -97,6 +98,38 @@ async fn everything_from_the_environment() {
     // The version that was not asked for is where it was.
     let left = aws.get(&aws.uploads, "k").await.unwrap();
     assert_eq!((left.body.as_slice(), left.status()), (&b"hello world"[..], None));
+}
+
+#[tokio::test]
+async fn its_verdict_is_a_row_of_a_table_that_was_not_there() {
+    let aws = Aws::new().await;
+    let database = postgres::shared().database().await;
+    aws.upload("k", eicar()).await;
+    let target = format!("s3://{}/k", aws.uploads);
+    let settings = [("CLAMGATE_REPORT__SINKS__DB__POSTGRES__URL", &*database.url())];
+    let output = run(&aws, &["--act", &target], &settings).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let rows = database.rows("select key, status from clamgate_scans").await;
+    assert_eq!(rows, [serde_json::json!({"key": "k", "status": "INFECTED"})]);
+    assert_eq!(aws.keys(&aws.quarantine).await, ["k"]);
+}
+
+/// As at the start of the service: nothing is done that somebody who must be told of it certainly cannot hear of.
+#[tokio::test]
+async fn nothing_is_done_when_somebody_certainly_cannot_be_told() {
+    let aws = Aws::new().await;
+    aws.upload("k", eicar()).await;
+    let target = format!("s3://{}/k", aws.uploads);
+    let topic = "arn:aws:sns:us-east-1:000000000000:no-such-topic-at-all";
+    let settings = [("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", topic)];
+    let output = run(&aws, &["--act", &target], &settings).await;
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("delivered to topic: GetTopicAttributes: NotFound"), "{said}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(aws.get(&aws.uploads, "k").await.unwrap().status(), None);
+    assert_eq!(aws.depth(&aws.results).await, (0, 0));
+    // Without --act nobody is told, and nobody need be there.
+    assert_eq!(run(&aws, &[&target], &settings).await.status.code(), Some(1));
 }
 
 #[tokio::test]

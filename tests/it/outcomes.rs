@@ -1,12 +1,17 @@
 //! What becomes of an object: each verdict, each disposal, with versions and without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+};
 use futures_util::FutureExt;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::aws::{Aws, Setup};
 use crate::proxy::{Answer, Proxy};
@@ -122,6 +127,96 @@ async fn each_object_ends_in_its_place(versioned: bool) {
         }
     }
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Originals cannot be removed at their first delivery: the second one must find the copies, whatever their names are made of.
+#[tokio::test]
+async fn templates_name_one_place_for_each_object_at_each_delivery() {
+    let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
+    let attempts: Mutex<BTreeMap<String, u32>> = Mutex::default();
+    let proxy = Proxy::start(move |call| {
+        // Four attempts of the SDK's.
+        let is_failing = call.operation == "DeleteObject" && {
+            let mut attempts = attempts.lock().unwrap();
+            let count = attempts.entry(call.key).or_default();
+            *count += 1;
+            *count <= 4
+        };
+        async move { if is_failing { Answer::Fail } else { Answer::Forward } }.boxed()
+    })
+    .await;
+    let rule = |prefix: &str, template: &str| {
+        let [promote, quarantine] = [&aws.clean, &aws.quarantine].map(|bucket| format!("s3://{bucket}/{template}"));
+        format!("{{prefix = '{prefix}', promote_to = '{promote}', quarantine_to = '{quarantine}'}}")
+    };
+    let rules = [rule("date/", "d/{date}/{key}"), rule("sha256/", "s/{sha256}.bin"), rule("uuid/", "u/{uuid}")];
+    let rules = format!("[{}]", rules.join(", "));
+    let mut service =
+        Service::new(&aws, &[("AWS_ENDPOINT_URL_S3", proxy.url.as_str()), ("CLAMGATE_ACTIONS__RULES", rules.as_str())]);
+    for key in ["date/bad", "sha256/bad", "uuid/bad", "uuid/other"] {
+        aws.upload(key, eicar()).await;
+    }
+    for key in ["date/good", "sha256/good", "uuid/good"] {
+        aws.upload(key, b"harmless".to_vec()).await;
+    }
+    let head = aws.s3.head_object().bucket(&aws.uploads).key("date/good").send().await.unwrap();
+    let date = head.last_modified().unwrap().to_string()[..10].to_owned();
+    service.spawn();
+    service.until_ready().await;
+    // Two for each object.
+    let reports = aws.reports(14).await;
+    aws.until_drained().await;
+    assert!(aws.keys(&aws.uploads).await.is_empty());
+
+    let mut told = BTreeSet::new();
+    for report in &reports {
+        told.insert(report["actions"][0]["destination"].as_str().unwrap().to_owned());
+    }
+    let mut found = BTreeSet::new();
+    for (bucket, name, status, content, uuids) in
+        [(&aws.quarantine, "bad", "INFECTED", eicar(), 2), (&aws.clean, "good", "CLEAN", b"harmless".to_vec(), 1)]
+    {
+        let keys = aws.keys(bucket).await;
+        let digest: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(keys[..2], [format!("d/{date}/date/{name}"), format!("s/{digest}.bin")]);
+        assert!(keys.len() == 2 + uuids && keys[2..].iter().all(|key| Uuid::try_parse(&key[2..]).is_ok()), "{keys:?}");
+        for key in keys {
+            let stored = aws.get(bucket, &key).await.unwrap();
+            assert_eq!((stored.status(), &stored.body), (Some(status), &content), "{key}");
+            assert_eq!(versions(&aws, bucket, &key).await, (1, 0), "{key}: a second copy");
+            found.insert(format!("s3://{bucket}/{key}"));
+        }
+    }
+    assert_eq!(told, found);
+}
+
+/// What is written without a word about encryption gets what its bucket has by default.
+#[tokio::test]
+async fn placeholders_and_copies_are_encrypted_as_their_bucket_says() {
+    let aws = Aws::new().await;
+    for (bucket, key_id) in [(&aws.uploads, "key-of-uploads"), (&aws.clean, "key-of-clean")] {
+        let by_default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::AwsKms);
+        let by_default = by_default.kms_master_key_id(key_id).build().unwrap();
+        let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(by_default).build();
+        let configuration = ServerSideEncryptionConfiguration::builder().rules(rule).build().unwrap();
+        let put = aws.s3.put_bucket_encryption().bucket(bucket);
+        put.server_side_encryption_configuration(configuration).send().await.unwrap();
+    }
+    let settings = [("CLAMGATE_ACTIONS__INFECTED", "replace"), ("CLAMGATE_ACTIONS__PLACEHOLDER", PLACEHOLDER)];
+    let _service = Service::start(&aws, &settings).await;
+    let put = async |key: &str, body: Vec<u8>| {
+        let put = aws.s3.put_object().bucket(&aws.uploads).key(key).server_side_encryption(ServerSideEncryption::Aes256);
+        put.body(ByteStream::from(body)).send().await.unwrap();
+    };
+    put("bad", eicar()).await;
+    put("good", b"harmless".to_vec()).await;
+    aws.until_drained().await;
+    assert_eq!(aws.get(&aws.uploads, "bad").await.unwrap().body, PLACEHOLDER.as_bytes());
+    for (bucket, key, key_id) in [(&aws.uploads, "bad", "key-of-uploads"), (&aws.clean, "good", "key-of-clean")] {
+        let head = aws.s3.head_object().bucket(bucket).key(key).send().await.unwrap();
+        let found = (head.server_side_encryption(), head.ssekms_key_id());
+        assert_eq!(found, (Some(&ServerSideEncryption::AwsKms), Some(key_id)), "{key}");
+    }
 }
 
 /// Everything about an object that matters afterwards.

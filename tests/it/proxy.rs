@@ -1,4 +1,4 @@
-//! A proxy before the local S3 and SQS, which can do something, or refuse, at any call.
+//! A proxy before the local AWS, which can do something, or refuse, at any call.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,13 +21,26 @@ use tokio::task::JoinHandle;
 
 use crate::aws;
 
+/// Operations of SQS, SNS and EventBridge.
+const MESSAGING: [&str; 7] = [
+    "SendMessage",
+    "Publish",
+    "PutEvents",
+    "ReceiveMessage",
+    "DeleteMessageBatch",
+    "ChangeMessageVisibility",
+    "ChangeMessageVisibilityBatch",
+];
+
 /// One call that the service makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// AWS's name of the operation, for those on objects and messages.
+    /// AWS's name of the operation, for those on objects and for [`MESSAGING`].
     pub operation: &'static str,
     pub bucket: String,
     pub key: String,
+    /// `If-None-Match: *`
+    pub only_if_free: bool,
     /// Which bytes it asks for.
     pub range: Option<String>,
 }
@@ -39,8 +52,14 @@ pub enum Answer {
     Forward,
     /// `AccessDenied`
     Deny,
-    /// `InternalError`
+    /// `InternalError`, after which the SDK tries again by itself.
     Fail,
+    /// S3 gets it, but its answer is lost.
+    Lose,
+    /// `PreconditionFailed`
+    Refuse,
+    /// A code that nobody knows, which the SDK leaves to its caller.
+    Stumble,
     /// S3 gets it without this header.
     Without(&'static str),
     /// S3 gets it, and its answer says something else in this header.
@@ -108,37 +127,42 @@ struct Relay {
 
 impl Relay {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let call = call(request.method(), request.uri(), request.headers());
-        self.calls.lock().unwrap().push(call.clone());
-        let range = call.range.clone();
         let (mut parts, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        // A service that was killed does not come to the end.
+        let Ok(body) = body.collect().await else { return Response::new(whole(Bytes::new())) };
+        let body = body.to_bytes();
+        let call = call(&parts.method, &parts.uri, &parts.headers, &body);
+        self.calls.lock().unwrap().push(call.clone());
+        let (method, range) = (parts.method.clone(), call.range.clone());
         let error = |status, code| {
             let text = format!("<Error><Code>{code}</Code><Message>by the test</Message></Error>");
             // The answer to a HEAD has no body.
-            let text = if parts.method == Method::HEAD { String::new() } else { text };
+            let text = if method == Method::HEAD { String::new() } else { text };
             Response::builder().status(status).body(whole(text.into())).unwrap()
         };
         let answer = (self.hook)(call).await;
         match answer {
             Answer::Deny => return error(403, "AccessDenied"),
             Answer::Fail => return error(500, "InternalError"),
+            Answer::Refuse => return error(412, "PreconditionFailed"),
+            Answer::Stumble => return error(400, "ByTheTest"),
             Answer::Without(header) => assert!(parts.headers.remove(header).is_some(), "the call has no {header}"),
-            Answer::Forward | Answer::Saying(..) | Answer::Half => {}
+            Answer::Forward | Answer::Lose | Answer::Saying(..) | Answer::Half => {}
         }
         let path = parts.uri.path_and_query().unwrap().as_str();
         let mut forwarded = Request::new(Full::from(body));
         *forwarded.method_mut() = parts.method;
         *forwarded.uri_mut() = format!("{}{path}", aws::environment()[0].1).parse().unwrap();
         *forwarded.headers_mut() = parts.headers;
-        let (mut parts, body) = self.client.request(forwarded).await.unwrap().into_parts();
+        let (mut answered, body) = self.client.request(forwarded).await.unwrap().into_parts();
         let mut body = body.collect().await.unwrap().to_bytes();
-        if let Some(range) = range.filter(|_| parts.status == 200 && answer != Answer::Without("range")) {
-            body = cut(&mut parts, &body, &range);
+        if let Some(range) = range.filter(|_| answered.status == 200 && answer != Answer::Without("range")) {
+            body = cut(&mut answered, &body, &range);
         }
         match answer {
+            Answer::Lose => return error(500, "InternalError"),
             Answer::Saying(header, text) => {
-                let said = parts.headers.insert(header, HeaderValue::from_static(text));
+                let said = answered.headers.insert(header, HeaderValue::from_static(text));
                 assert!(said.is_some_and(|said| said != text), "the answer should say something else in {header}");
             }
             Answer::Half => {
@@ -149,11 +173,11 @@ impl Relay {
                     Err(std::io::Error::other("broken off by the test"))
                 };
                 let broken = stream::iter([Ok(half)]).chain(stream::once(end));
-                return Response::from_parts(parts, StreamBody::new(broken).boxed_unsync());
+                return Response::from_parts(answered, StreamBody::new(broken).boxed_unsync());
             }
             _ => {}
         }
-        Response::from_parts(parts, whole(body))
+        Response::from_parts(answered, whole(body))
     }
 }
 
@@ -176,16 +200,12 @@ fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
+fn call(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Call {
     let path = uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let is_tagging = uri.query().is_some_and(|query| query.split('&').any(|field| matches!(field, "tagging" | "tagging=")));
-    let target = headers.get("x-amz-target").and_then(|target| target.to_str().unwrap().strip_prefix("AmazonSQS."));
     let operation = match method.as_str() {
-        "POST" => {
-            let known = ["ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch"];
-            known.into_iter().find(|known| target == Some(known)).unwrap_or_default()
-        }
+        "POST" if key.is_empty() => messaging(headers, body),
         _ if key.is_empty() => "",
         "GET" if is_tagging => "GetObjectTagging",
         "PUT" if is_tagging => "PutObjectTagging",
@@ -197,6 +217,14 @@ fn call(method: &Method, uri: &Uri, headers: &HeaderMap) -> Call {
         _ => "",
     };
     let key = percent_decode_str(key).decode_utf8().unwrap().into_owned();
+    let only_if_free = headers.get("if-none-match").is_some_and(|value| value == "*");
     let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
-    Call { operation, bucket: bucket.to_owned(), key, range }
+    Call { operation, bucket: bucket.to_owned(), key, only_if_free, range }
+}
+
+/// Which of [`MESSAGING`] it is: some services are told in a header, others in a form.
+fn messaging(headers: &HeaderMap, body: &[u8]) -> &'static str {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()?.rsplit('.').next());
+    let form = str::from_utf8(body).ok().and_then(|body| body.strip_prefix("Action=")?.split('&').next());
+    MESSAGING.into_iter().find(|name| [target, form].contains(&Some(name))).unwrap_or_default()
 }

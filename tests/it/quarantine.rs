@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::primitives::ByteStream;
 use futures_util::FutureExt;
@@ -37,6 +38,9 @@ async fn quarantined(versioned: bool) -> Aws {
     service.spawn();
     aws.reports(KEYS.len()).await;
     aws.until_drained().await;
+    // Killed in the middle of a poll, it would take the next message with it.
+    service.signal("TERM");
+    service.until_ended().await;
     assert_eq!(aws.keys(&aws.quarantine).await.len(), KEYS.len());
     aws.s3.put_object().bucket(&aws.clean).key("in/taken").body(ByteStream::from_static(b"other")).send().await.unwrap();
     aws
@@ -88,7 +92,8 @@ async fn found(
     let stored = aws.get(bucket, key).await?;
     let head = aws.s3.head_object().bucket(bucket).key(key).send().await.unwrap();
     assert_eq!(head.content_type(), Some("text/x-own"));
-    let metadata = head.metadata().unwrap().clone().into_iter().collect();
+    let mut metadata: BTreeMap<_, _> = head.metadata().unwrap().clone().into_iter().collect();
+    assert!(metadata.remove("clamgate-from-quarantine").is_some_and(|mark| mark.len() == 36), "{metadata:?}");
     Some((stored.body.clone(), stored.status().map(str::to_owned), stored.tags.get("team").cloned(), metadata))
 }
 
@@ -143,10 +148,13 @@ async fn what_is_clean_now_goes_to_its_place(versioned: bool) {
         }
         if let Some(stored) = in_quarantine {
             assert_eq!(stored.status(), Some(status), "{key}");
+            assert_eq!(stored.tags.contains_key("clamgate-sequencer"), versioned && key != unknown, "{key}: {:?}", stored.tags);
         }
     }
     let (dubious, clean) = (DUBIOUS.to_vec(), Some("CLEAN".to_owned()));
     assert_eq!(found(&aws, &aws.clean, "in/ü b.pdf").await, Some((dubious, clean, Some("x".to_owned()), own())));
+    let out = aws.get(&aws.clean, "in/ü b.pdf").await.unwrap();
+    assert_eq!(out.tags.contains_key("clamgate-sequencer"), versioned, "an older version must not overwrite it");
     assert_eq!(aws.get(&aws.clean, "in/taken").await.unwrap().body, b"other", "nothing is overwritten");
     assert_eq!(aws.get(&aws.clean, "in/malware").await, None);
     // Only where objects are quarantined is the metadata believed.
@@ -186,6 +194,7 @@ async fn what_somebody_lets_out(versioned: bool) {
         ("in/taken", vec![], 2, "something else is at the destination"),
         ("in/malware", vec!["--to", "s3://{uploads}/"], 2, "allowed_signatures"),
         ("in/malware", vec!["--to", "s3://{quarantine}/x/"], 2, "in quarantine"),
+        ("in/malware", vec!["--to", "s3://{clean}/{sha256}"], 2, "is not read"),
         ("in/missing", vec![], 2, "no such object"),
         ("in/malware", vec!["--version-id", "null"], 64, "null"),
         ("in/malware", vec!["--to", "clean"], 64, "s3://bucket"),
@@ -194,7 +203,9 @@ async fn what_somebody_lets_out(versioned: bool) {
         ("in/taken", vec!["--to", &elsewhere], 0, ""),
         ("in/ten", vec!["--to", "s3://{uploads}/back/", "--allow-rescan"], 0, ""),
     ] {
-        let filled = |flag: &str| flag.replace("{uploads}", &aws.uploads).replace("{quarantine}", &aws.quarantine);
+        let filled = |flag: &str| {
+            flag.replace("{uploads}", &aws.uploads).replace("{quarantine}", &aws.quarantine).replace("{clean}", &aws.clean)
+        };
         let flags: Vec<String> = flags.into_iter().map(filled).collect();
         let object = address(&aws, key);
         let arguments: Vec<&str> = ["release", &object].into_iter().chain(flags.iter().map(String::as_str)).collect();
@@ -242,6 +253,77 @@ async fn a_release_that_broke_off_is_finished_by_the_next_one() {
     assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
     assert_eq!(versions(&aws, &aws.clean, "in/malware").await, (1, 0), "copied once");
     assert_eq!(versions(&aws, &aws.quarantine, &at(&aws, "in/malware")).await, (0, 0));
+}
+
+/// The second scan had another id, and the first one's copy was taken for somebody else's: both stayed for ever.
+#[tokio::test]
+async fn a_rescan_that_broke_off_is_finished_by_one_with_other_definitions() {
+    let aws = quarantined(true).await;
+    let proxy = Proxy::start(|call| {
+        let answer = if call.operation == "DeleteObject" { Answer::Deny } else { Answer::Forward };
+        async move { answer }.boxed()
+    })
+    .await;
+    for key in ["in/ü b.pdf", "in/ten"] {
+        let object = address(&aws, key);
+        let output = run(&aws, &["rescan", &object], &[("AWS_ENDPOINT_URL_S3", &proxy.url)]).await;
+        assert_eq!(output.status.code(), Some(2), "{}", complaint(&output));
+        assert!(aws.get(&aws.clean, key).await.is_some());
+        let output = run(&aws, &["rescan", "--format", "json", &object], &[("CLAMGATE_LIMITS__MAX_FILES", "9999")]).await;
+        assert_eq!(json_of(&output)["actions"][0]["outcome"], "done", "{}", complaint(&output));
+        assert_eq!(versions(&aws, &aws.clean, key).await, (1, 0), "copied once");
+        assert_eq!(versions(&aws, &aws.quarantine, &at(&aws, key)).await, (0, 0));
+    }
+}
+
+/// S3 had made the copy, and refused the SDK's second attempt, because the key was not free any more.
+#[tokio::test]
+async fn a_copy_whose_answer_was_lost_was_taken_for_somebody_elses() {
+    let aws = quarantined(true).await;
+    let copies: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+    let proxy = Proxy::start(move |call| {
+        let mut answer = Answer::Forward;
+        if call.operation == "CopyObject" {
+            assert!(call.only_if_free, "{call:?}");
+            let mut copies = copies.lock().unwrap();
+            let count = copies.entry(call.key).or_default();
+            *count += 1;
+            answer = if *count == 1 { Answer::Lose } else { Answer::Refuse };
+        }
+        async move { answer }.boxed()
+    })
+    .await;
+    for (command, key) in [("release", "in/malware"), ("rescan", "in/ü b.pdf")] {
+        let output = run(&aws, &[command, &address(&aws, key)], &[("AWS_ENDPOINT_URL_S3", &proxy.url)]).await;
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", complaint(&output));
+        assert_eq!(versions(&aws, &aws.clean, key).await, (1, 0), "{command}");
+        assert_eq!(versions(&aws, &aws.quarantine, &at(&aws, key)).await, (0, 0), "{command}");
+    }
+    // Here, something came to the destination in between.
+    let refusing = Proxy::start(|call| {
+        let answer = if call.operation == "CopyObject" { Answer::Refuse } else { Answer::Forward };
+        async move { answer }.boxed()
+    })
+    .await;
+    let output = run(&aws, &["release", &address(&aws, "in/ten")], &[("AWS_ENDPOINT_URL_S3", &refusing.url)]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(aws.get(&aws.quarantine, &at(&aws, "in/ten")).await.is_some());
+}
+
+/// As `clamgate enqueue` puts them on the queue.
+#[tokio::test]
+async fn the_service_rescans_what_is_on_the_queue() {
+    let aws = quarantined(true).await;
+    for key in KEYS {
+        aws.send(&json!({"objects": [{"bucket": aws.quarantine, "key": at(&aws, key)}]}).to_string()).await;
+    }
+    let _service = Service::start(&aws, &[("CLAMGATE_ACTIONS__QUARANTINE_TO", &quarantine_to(&aws))]).await;
+    let reports = aws.reports(KEYS.len()).await;
+    aws.until_drained().await;
+    assert!(reports.iter().all(|report| report["source"]["bucket"] == aws.uploads));
+    let left: Vec<String> = ["in/malware", "in/taken"].map(|key| at(&aws, key)).into();
+    assert_eq!(aws.keys(&aws.quarantine).await, left);
+    assert_eq!(aws.keys(&aws.clean).await, ["in/taken", "in/ten", "in/ü b.pdf"]);
 }
 
 #[tokio::test]

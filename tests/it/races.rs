@@ -41,7 +41,7 @@ async fn at(aws: &Aws, bucket: &str, key: &str) -> String {
     let content = match stored.body.as_slice() {
         body if body == PLACEHOLDER.as_bytes() => "placeholder",
         body if body == eicar() => "malware",
-        _ => "newer",
+        _ => "harmless",
     };
     format!("{content} {}", stored.status().unwrap_or("untagged"))
 }
@@ -101,7 +101,7 @@ async fn an_overwrite_or_a_delete_at_any_step(versioned: bool) {
     let mut wrong = Vec::new();
     for key in &steps {
         let [disposal, call, event]: [&str; 3] = key.split('/').collect::<Vec<_>>().try_into().unwrap();
-        let clean = if event == "overwrite" { "newer CLEAN" } else { "nothing" };
+        let clean = if event == "overwrite" { "harmless CLEAN" } else { "nothing" };
         // The local S3 denies that a version below a delete marker has tags; S3 shows them, and goes on as in the last steps.
         let is_unseen = versioned && event == "delete" && (call.ends_with("Tagging") || call == "GetObject");
         // A copy of what was scanned, if it was made before the event, or of the version.
@@ -130,11 +130,11 @@ async fn an_overwrite_or_a_delete_at_any_step(versioned: bool) {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), steps.len(), wrong.join("\n"));
 }
 
-/// Who may not do one of the calls; what the last report says; what is at the key and in quarantine then. The message is in the dead-letter queue
-/// then, unless the call is not needed (`-`).
+/// Who may not do one of the calls; what the last report says; what is at the key and at its destination then. The message is in the dead-letter
+/// queue then, unless the call is not needed.
 type Denial = (&'static str, &'static str, &'static str, &'static str);
 
-const DENIED: [Denial; 14] = [
+const DENIED: [Denial; 19] = [
     ("leave/GetObject", "FAILED: tag done", "malware FAILED", "nothing"),
     ("leave/GetObjectTagging", "INFECTED: tag failed", "malware untagged", "nothing"),
     ("leave/PutObjectTagging", "INFECTED: tag failed", "malware untagged", "nothing"),
@@ -149,6 +149,11 @@ const DENIED: [Denial; 14] = [
     ("quarantine/CopyObject", "INFECTED: tag done, quarantine failed", "malware INFECTED", "nothing"),
     ("quarantine/DeleteObject", "INFECTED: quarantine done", "malware INFECTED", "malware INFECTED"),
     ("quarantine/PutObjectTagging", "INFECTED: quarantine done", "nothing", "malware INFECTED"),
+    ("promote/GetObject", "FAILED: tag done", "harmless FAILED", "nothing"),
+    ("promote/GetObjectTagging", "CLEAN: tag failed, promote failed", "harmless untagged", "nothing"),
+    ("promote/CopyObject", "CLEAN: tag done, promote failed", "harmless CLEAN", "nothing"),
+    ("promote/DeleteObject", "CLEAN: promote done", "harmless CLEAN", "harmless CLEAN"),
+    ("promote/PutObjectTagging", "CLEAN: promote done", "nothing", "harmless CLEAN"),
 ];
 
 /// What is different with versions: the second look at the ETag is not needed, and a replaced version is deleted by its id.
@@ -165,13 +170,13 @@ const DENIED_WITHOUT_VERSIONS: [Denial; 2] = [
 #[tokio::test]
 async fn a_missing_permission_at_any_call_with_versions() {
     // Not needed: they are done at the first delivery.
-    let done = ["leave/HeadObject", "quarantine/PutObjectTagging"];
+    let done = ["leave/HeadObject", "quarantine/PutObjectTagging", "promote/PutObjectTagging"];
     a_missing_permission_at_any_call(true, &[&DENIED[..], &DENIED_WITH_VERSIONS].concat(), &done).await;
 }
 
 #[tokio::test]
 async fn a_missing_permission_at_any_call_without_versions() {
-    let done = ["replace/DeleteObject", "quarantine/PutObjectTagging"];
+    let done = ["replace/DeleteObject", "quarantine/PutObjectTagging", "promote/PutObjectTagging"];
     a_missing_permission_at_any_call(false, &[&DENIED[..], &DENIED_WITHOUT_VERSIONS].concat(), &done).await;
 }
 
@@ -183,8 +188,9 @@ async fn a_missing_permission_at_any_call(versioned: bool, rows: &[Denial], done
     })
     .await;
     let _service = Service::start(&aws, &settings(&proxy)).await;
+    let is_promoted = |key: &str| key.starts_with("promote/");
     for (key, ..) in rows {
-        aws.upload(key, eicar()).await;
+        aws.upload(key, if is_promoted(key) { b"harmless".to_vec() } else { eicar() }).await;
     }
     wait::until("everything done or given up", || async {
         let dead = usize::try_from(aws.depth(&aws.dead_letters).await.0).unwrap();
@@ -202,11 +208,12 @@ async fn a_missing_permission_at_any_call(versioned: bool, rows: &[Denial], done
         said.entry(key).or_default().insert((report["scan_id"].as_str().unwrap().to_owned(), line));
     }
     let mut wrong = Vec::new();
-    for (key, report, uploads, quarantine) in rows {
+    for (key, report, uploads, moved) in rows {
         let all = &said[*key];
+        let destination = if is_promoted(key) { &aws.clean } else { &aws.quarantine };
         let (key, line) = (*key, all.first().unwrap().1.as_str());
-        let found = (all.len(), line, &*at(&aws, &aws.uploads, key).await, &*at(&aws, &aws.quarantine, key).await);
-        let expected = (1, *report, *uploads, *quarantine);
+        let found = (all.len(), line, &*at(&aws, &aws.uploads, key).await, &*at(&aws, destination, key).await);
+        let expected = (1, *report, *uploads, *moved);
         if found != expected {
             wrong.push(format!("{key}: expected {expected:?}, found {found:?}"));
         }
@@ -214,8 +221,8 @@ async fn a_missing_permission_at_any_call(versioned: bool, rows: &[Denial], done
             let left = versions(&aws, &aws.uploads, key).await;
             let expected = usize::from(*uploads != "nothing") + usize::from(key == "replace/DeleteObject");
             assert_eq!(left, (expected, 0), "{key}");
-            let copies = versions(&aws, &aws.quarantine, key).await;
-            assert_eq!(copies, (usize::from(*quarantine != "nothing"), 0), "{key}: a second copy");
+            let copies = versions(&aws, destination, key).await;
+            assert_eq!(copies, (usize::from(*moved != "nothing"), 0), "{key}: a second copy");
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));

@@ -54,21 +54,28 @@ pub struct Receiver {
 
 impl Receiver {
     pub async fn new(script: &'static [Does]) -> Self {
+        let turn = AtomicUsize::new(0);
+        let does = move || script[turn.fetch_add(1, Ordering::SeqCst) % script.len()];
+        Self::start(script.is_empty(), does).await
+    }
+
+    /// One that is asked anew what to do with each request.
+    pub async fn that(does: impl Fn() -> Does + Send + Sync + 'static) -> Self {
+        Self::start(false, does).await
+    }
+
+    async fn start(is_well: bool, does: impl Fn() -> Does + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (sender, requests) = unbounded_channel();
-        let recovered = Arc::new(AtomicBool::new(script.is_empty()));
-        let (is_well, turn) = (Arc::clone(&recovered), Arc::new(AtomicUsize::new(0)));
+        let recovered = Arc::new(AtomicBool::new(is_well));
+        let (is_well, does) = (Arc::clone(&recovered), Arc::new(does));
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (sender, is_well, turn) = (sender.clone(), Arc::clone(&is_well), Arc::clone(&turn));
+                let (sender, is_well, does) = (sender.clone(), Arc::clone(&is_well), Arc::clone(&does));
                 tokio::spawn(async move {
                     let Some(request) = receive(&mut stream).await else { return };
-                    let does = if is_well.load(Ordering::SeqCst) {
-                        Does::Says(OK)
-                    } else {
-                        script[turn.fetch_add(1, Ordering::SeqCst) % script.len()]
-                    };
+                    let does = if is_well.load(Ordering::SeqCst) { Does::Says(OK) } else { does() };
                     let _ = sender.send(request);
                     match does {
                         Does::Says(text) => drop(stream.write_all(text.as_bytes()).await),

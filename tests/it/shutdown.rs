@@ -29,7 +29,8 @@ async fn sigterm_gives_back_what_does_not_fit_the_grace_period() {
     let grace = Duration::from_secs(2);
     let mut service = Service::start(&aws, &[("CLAMGATE_SERVICE__GRACE_SECS", "2")]).await;
     for n in 0..4 {
-        aws.upload(&format!("slow{n}"), samples::slow(200)).await;
+        // Contents that differ: one would be scanned once.
+        aws.upload(&format!("slow{n}"), [samples::slow(200), vec![b'\n'; n]].concat()).await;
     }
     wait::until("scans under way", || async { service.health().await.filter(|health| health.scans > 1) }).await;
     let began = Instant::now();

@@ -1,6 +1,6 @@
 //! Reports to SNS, EventBridge and objects in S3.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::aws::{self, Aws, Setup};
 use crate::gate::Gate;
 use crate::samples::{self, eicar};
 use crate::service::Service;
+use crate::sinks_http::python;
 use crate::wait;
 use crate::web::curl;
 
@@ -209,13 +210,39 @@ async fn everybody_gets_the_same_report_and_a_subscriber_what_it_filters_for() {
         for key in [by_key, format!("{date}/{}/{}", text("status"), text("scan_id"))] {
             let stored = aws.s3.get_object().bucket(&bucket).key(&key).send().await.unwrap();
             assert_eq!(stored.content_type(), Some("application/json"), "{key}");
-            let metadata = stored.metadata().cloned().unwrap();
-            assert_eq!((metadata["status"].clone(), metadata["scan-id"].clone()), (text("status"), text("scan_id")));
+            let uploaded = aws.s3.head_object().bucket(&aws.uploads).key(report["target"]["key"].as_str().unwrap());
+            let uploaded = uploaded.send().await.unwrap();
+            let expected = HashMap::from([
+                ("status".to_owned(), text("status")),
+                ("scan-id".to_owned(), text("scan_id")),
+                ("etag".to_owned(), uploaded.e_tag().unwrap().replace('"', "")),
+                ("version-id".to_owned(), uploaded.version_id().unwrap().to_owned()),
+            ]);
+            assert_eq!(stored.metadata(), Some(&expected), "{key}");
             let body = stored.body.collect().await.unwrap().to_vec();
             assert_eq!(&serde_json::from_slice::<Value>(&body).unwrap(), report, "{key}");
         }
     }
     assert_eq!(aws.keys(&bucket).await.len(), 6);
+}
+
+#[test]
+fn a_result_on_another_upload_is_not_believed() {
+    for page in ["ways-out/aws.md", "designs/user-waits.md"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)).unwrap();
+        let query = text.split_once("head-object").unwrap().1.split('"').find(|text| text.starts_with("Metadata")).unwrap();
+        for (uploaded, metadata, expected) in [
+            ("newer", json!({"status": "CLEAN", "etag": "newer"}), json!("CLEAN")),
+            ("newer", json!({"status": "INFECTED", "etag": "newer"}), json!("INFECTED")),
+            ("newer", json!({"status": "CLEAN", "etag": "older"}), json!(false)),
+            ("newer", json!({"status": "CLEAN"}), json!(false)),
+        ] {
+            let given = json!([query.replace("$uploaded", uploaded), {"Metadata": metadata}]);
+            // As AWS's command line does.
+            let found = python("import jmespath\nprint(json.dumps(jmespath.search(*given)))", &given);
+            assert_eq!(serde_json::from_str::<Value>(&found).unwrap(), expected, "{page}: {given}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -272,12 +299,16 @@ async fn an_application_made_for_another_scanner_goes_on_working() {
 }
 
 #[tokio::test]
-async fn a_fifo_topic_keeps_the_order_of_a_key_and_drops_the_second_of_two_equal_reports() {
+async fn a_fifo_topic_and_a_fifo_queue_keep_the_order_of_a_key_and_drop_the_second_of_two_equal_reports() {
     let aws = Aws::new().await;
     let listeners = Listeners::new(&aws).await;
     let topic = listeners.topic("topic.fifo").await;
-    let queue = listeners.subscriber(&topic, "reports.fifo", "").await;
-    let settings = [("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", topic.as_str())];
+    let behind_topic = listeners.subscriber(&topic, "reports.fifo", "").await;
+    let (queue, _) = listeners.queue("queue.fifo").await;
+    let settings = [
+        ("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", topic.as_str()),
+        ("CLAMGATE_REPORT__SINKS__FIFO__SQS__QUEUE_URL", &queue),
+    ];
     let _service = Service::start(&aws, &[&settings[..], &IN_PLACE].concat()).await;
     aws.upload("k", eicar()).await;
     aws.upload("other", eicar()).await;
@@ -288,16 +319,18 @@ async fn a_fifo_topic_keeps_the_order_of_a_key_and_drops_the_second_of_two_equal
     }
     aws.until_drained().await;
     assert_eq!(aws.reports(4).await.len(), 4);
-    let mut found: Vec<(String, bool, String)> = Vec::new();
-    for message in listeners.take(&queue, 3).await {
-        let report: Value = serde_json::from_str(message.body().unwrap()).unwrap();
-        let group = message.attributes().unwrap()[&MessageSystemAttributeName::MessageGroupId].clone();
-        found.push((report["target"]["key"].as_str().unwrap().to_owned(), report["trace_id"] == "t", group));
+    for queue in [behind_topic, queue] {
+        let mut found: Vec<(String, bool, String)> = Vec::new();
+        for message in listeners.take(&queue, 3).await {
+            let report: Value = serde_json::from_str(message.body().unwrap()).unwrap();
+            let group = message.attributes().unwrap()[&MessageSystemAttributeName::MessageGroupId].clone();
+            found.push((report["target"]["key"].as_str().unwrap().to_owned(), report["trace_id"] == "t", group));
+        }
+        found.sort();
+        let keys: Vec<(&str, bool)> = found.iter().map(|(key, is_of_job, _)| (key.as_str(), *is_of_job)).collect();
+        assert_eq!(keys, [("k", false), ("k", true), ("other", false)], "{queue}");
+        assert!(found[0].2 == found[1].2 && found[1].2 != found[2].2, "{queue}: {found:?}");
     }
-    found.sort();
-    let keys: Vec<(&str, bool)> = found.iter().map(|(key, is_of_job, _)| (key.as_str(), *is_of_job)).collect();
-    assert_eq!(keys, [("k", false), ("k", true), ("other", false)]);
-    assert!(found[0].2 == found[1].2 && found[1].2 != found[2].2, "{found:?}");
 }
 
 #[tokio::test]
@@ -489,5 +522,5 @@ fn the_examples_of_the_page_can_be_used() {
             other => assert_eq!(other, "sh"),
         }
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }

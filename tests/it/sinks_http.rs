@@ -30,7 +30,7 @@ const SERVICE: &str = "26785a09-ab16-4eb0-8407-a37497a57506";
 const KEY: &str = "3d844edf-8d35-48ac-975b-e847b4f122b0";
 
 /// What Python prints: `input` is what the code finds as `given`.
-fn python(code: &str, input: &Value) -> String {
+pub fn python(code: &str, input: &Value) -> String {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
     let code = format!("import json, sys\ngiven = json.load(sys.stdin)\n{code}");
     let mut child = Command::new(program).args(["-c", &code]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -425,6 +425,7 @@ async fn every_answer_of_notify_means_something() {
             Err((false, false, ": ValidationError: Missing personalisation: x")),
         ),
         (Says(refused!("400", "email_address Not a valid email address")), Err((false, true, "email_address Not a valid"))),
+        (Says(refused!("400", "No mail to A@example.gov.uk today")), Err((false, false, "No mail to (an address) today"))),
         (Says(refused!("403", "Invalid token: signature")), Err((false, false, "Invalid token"))),
         (Says(refused!("429", "Exceeded rate limit")), Err((true, false, "Exceeded rate limit"))),
         (Says(refused!("500", "email_address service down")), Err((true, false, "service down"))),
@@ -441,7 +442,7 @@ async fn every_answer_of_notify_means_something() {
             (Err((can_retry, _, is_pointless, message)), Err((retries, pointless, text))) => {
                 assert_eq!((can_retry, is_pointless), (retries, pointless), "{message}");
                 assert!(message.contains(text) && message.len() < 400, "{message}");
-                assert!(!message.contains(KEY) && !message.contains("a@example"), "{message}");
+                assert!(!message.contains(KEY) && !message.to_lowercase().contains("a@example"), "{message}");
             }
             (found, expected) => assert_eq!(found.is_ok(), expected.is_ok(), "{found:?}"),
         }
@@ -515,11 +516,29 @@ print(auth.signature(auth.string_to_sign(request, auth.canonical_request(request
 async fn every_answer_of_ses_means_something() {
     for (does, expected) in [
         (Says(OK), Ok(())),
-        (Says("HTTP/1.1 400 No\r\nx-amzn-ErrorType: MessageRejected\r\nContent-Length: 2\r\n\r\n{}"), Err(false)),
-        (Says("HTTP/1.1 403 No\r\nx-amzn-ErrorType: AccessDeniedException\r\nContent-Length: 2\r\n\r\n{}"), Err(false)),
-        (Says("HTTP/1.1 429 No\r\nx-amzn-ErrorType: TooManyRequestsException\r\nContent-Length: 2\r\n\r\n{}"), Err(true)),
-        (Says("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), Err(true)),
-        (Closes, Err(true)),
+        (
+            Says(
+                "HTTP/1.1 400 No\r\nx-amzn-ErrorType: MessageRejected\r\n\r\n{\"message\":\"Email address is not verified. The following \
+                 identities failed the check in region EU-WEST-2: uploads@example.gov.uk, A@example.gov.uk\"}",
+            ),
+            Err((
+                false,
+                "MessageRejected: Email address is not verified. The following identities failed the check in region \
+                         EU-WEST-2: uploads@example.gov.uk, (an address)",
+            )),
+        ),
+        // No answer that SES is known to give: the SDK shows all of it.
+        (Says("HTTP/1.1 418 No\r\n\r\n{\"to\":\"a@example.gov.uk\"}"), Err((false, "SendEmail: "))),
+        (
+            Says("HTTP/1.1 403 No\r\nx-amzn-ErrorType: AccessDeniedException\r\nContent-Length: 2\r\n\r\n{}"),
+            Err((false, "SendEmail: AccessDeniedException")),
+        ),
+        (
+            Says("HTTP/1.1 429 No\r\nx-amzn-ErrorType: TooManyRequestsException\r\nContent-Length: 2\r\n\r\n{}"),
+            Err((true, "SendEmail: TooManyRequestsException")),
+        ),
+        (Says("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), Err((true, "SendEmail: "))),
+        (Closes, Err((true, "SendEmail: "))),
     ] {
         let mut server = Receiver::new(Box::leak(Box::new([does]))).await;
         let config: BTreeMap<String, SesConfig> = toml::from_str(&format!("ses = {SES}")).unwrap();
@@ -527,7 +546,14 @@ async fn every_answer_of_ses_means_something() {
         assert!(sink.needs().tags && !sink.needs().headers);
         let tags = BTreeMap::from([("uploader".to_owned(), "a@example.gov.uk".to_owned())]);
         let found = attempt(&sink, &About { tags, ..About::default() }).await;
-        assert_eq!(found.as_ref().map_err(|found| found.0).copied(), expected, "{found:?}");
+        match (&found, expected) {
+            (Err((can_retry, _, _, message)), Err((retries, text))) => {
+                assert_eq!(*can_retry, retries, "{message}");
+                assert!(message.contains(text) && message.chars().count() <= 300, "{message}");
+                assert!(!message.to_lowercase().contains("a@example"), "{message}");
+            }
+            (found, expected) => assert_eq!(found.is_ok(), expected.is_ok(), "{found:?}"),
+        }
         server.next().await;
         assert!(server.rest().is_empty(), "one call is one attempt: {found:?}");
     }

@@ -307,8 +307,45 @@ async fn workers_that_start_together_make_the_table_once() {
     }));
     assert_eq!(delivered.await, vec![Ok(()); 8]);
     assert_eq!(database.rows("select count(*) from scans.clamgate_scans").await, [json!({"count": 8})]);
-    assert_eq!(database.rows("select version from scans.clamgate_migrations").await, [json!({"version": 1})]);
+    assert_eq!(
+        database.rows("select version from scans.clamgate_migrations").await,
+        [json!({"version": 1}), json!({"version": 2})]
+    );
     assert_eq!(database.rows("select 1 from pg_tables where schemaname = 'public'").await, [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn a_table_that_was_dropped_is_made_again() {
+    let database = postgres::shared().database().await;
+    let (sinks, by_hand) = (
+        [sink(&database.url()), sink(&database.url())],
+        PostgresSink::new(PostgresSinkConfig { migrate: false, ..config(&database.url()) }),
+    );
+    for (n, dropped) in
+        ["", "drop table clamgate_scans cascade", "drop table clamgate_scans cascade; drop table clamgate_migrations"]
+            .into_iter()
+            .enumerate()
+    {
+        database.execute(dropped).await;
+        if !dropped.is_empty() {
+            let refused = deliver(&by_hand, &report("id", "CLEAN", 1, json!({}))).await.unwrap_err();
+            assert!(refused.message.contains("42P01") && !refused.can_retry, "{dropped}: {refused:?}");
+        }
+        // In two workers, all at once, each as often as it takes.
+        let reports: Vec<_> = (0..8).map(|id| report(&format!("{n}-{id}"), "CLEAN", 1, json!({}))).collect();
+        join_all(reports.iter().zip(sinks.iter().cycle()).map(|(report, sink)| async move {
+            for attempt in 0..=20 {
+                match deliver(sink, report).await {
+                    Ok(()) => break,
+                    Err(error) => assert!(error.can_retry && attempt < 20, "{dropped}: {error:?}"),
+                }
+            }
+        }))
+        .await;
+        deliver(&by_hand, &report("id", "CLEAN", 1, json!({}))).await.unwrap();
+        assert_eq!(database.rows("select count(*) from clamgate_scans").await, [json!({"count": 9})], "{dropped}");
+        assert_eq!(database.rows("select count(*) from clamgate_latest").await, [json!({"count": 1})], "{dropped}");
+    }
 }
 
 #[tokio::test]
@@ -363,25 +400,35 @@ async fn an_application_joins_to_the_table() {
     make_accounts(&database).await;
     database.execute(&account(&database, sql(&page, "migrate"))).await;
     let sink = sink(&database.url_of(&format!("clamgate_{}", database.name), "p"));
-    let target = |key: &str, version: Option<&str>| json!({"kind": "s3", "bucket": "b", "key": key, "version_id": version, "etag": "e", "size": 5});
+    let target = |key: &str, version: Option<&str>, etag: &str| json!({"kind": "s3", "bucket": "b", "key": key, "version_id": version, "etag": etag, "size": 5});
     let moved = json!([{"action": "promote", "outcome": "done", "destination": "s3://clean/plain"}, {"action": "tag", "outcome": "done"}]);
-    for (id, status, second, key, version) in [
-        ("1", "CLEAN", 1, "plain", None),
-        ("2", "INFECTED", 2, "versions", Some("v1")),
-        ("3", "CLEAN", 3, "versions", Some("v2")),
-        ("4", "FAILED", 4, "again", None),
-        ("5", "CLEAN", 5, "again", None),
+    for (id, status, second, key, version, etag) in [
+        ("1", "CLEAN", 1, "plain", None, "e"),
+        ("2", "INFECTED", 2, "versions", Some("v1"), "e"),
+        ("3", "CLEAN", 3, "versions", Some("v2"), "e"),
+        ("4", "FAILED", 4, "again", None, "e"),
+        ("5", "CLEAN", 5, "again", None, "e"),
+        // The scan of what was there before ends later.
+        ("6", "INFECTED", 6, "replaced", None, "newer"),
+        ("7", "CLEAN", 7, "replaced", None, "older"),
+        ("8", "INFECTED", 8, "overwritten", Some("v2"), "newer"),
+        ("9", "CLEAN", 9, "overwritten", Some("v1"), "older"),
+        // Another version with the same content, and a result on a content that the application has not uploaded.
+        ("10", "FAILED", 10, "overwritten", Some("v3"), "older"),
+        ("11", "CLEAN", 11, "new", None, "older"),
     ] {
         let actions = if key == "plain" { moved.clone() } else { json!([]) };
         let signatures = if status == "INFECTED" { json!(["Eicar"]) } else { json!([]) };
-        let changes = json!({"target": target(key, version), "actions": actions, "signatures": signatures});
+        let changes = json!({"target": target(key, version, etag), "actions": actions, "signatures": signatures});
         deliver(&sink, &report(id, status, second, changes)).await.unwrap();
     }
     database.execute(sql(&page, "application")).await;
     database
         .execute(
-            "insert into uploads values (1, 'b', 'plain', null), (2, 'b', 'versions', 'v1'), (3, 'b', 'versions', 'v2'), \
-                      (4, 'b', 'again', null), (5, 'b', 'new', null)",
+            "insert into uploads values (1, 'b', 'plain', null, 'e'), (2, 'b', 'versions', 'v1', 'e'), \
+             (3, 'b', 'versions', 'v2', 'e'), (4, 'b', 'again', null, 'e'), (5, 'b', 'new', null, 'newer'), \
+             (6, 'b', 'replaced', null, 'older'), (7, 'b', 'replaced', null, 'newer'), (8, 'b', 'overwritten', 'v1', 'older'), \
+             (9, 'b', 'overwritten', 'v2', 'newer'), (10, 'b', 'overwritten', 'v3', 'older')",
         )
         .await;
     database.execute(&account(&database, sql(&page, "reader"))).await;
@@ -394,6 +441,11 @@ async fn an_application_joins_to_the_table() {
         row(3, "CLEAN", json!([])),
         row(4, "CLEAN", json!([])),
         row(5, "PENDING", Value::Null),
+        row(6, "CLEAN", json!([])),
+        row(7, "INFECTED", json!(["Eicar"])),
+        row(8, "CLEAN", json!([])),
+        row(9, "INFECTED", json!(["Eicar"])),
+        row(10, "FAILED", json!([])),
     ];
     assert_eq!(database.rows(sql(&page, "join")).await, expected);
     let moved = json!({"key": "plain", "action": "promote", "destination": "s3://clean/plain"});

@@ -155,8 +155,15 @@ mod tests {
     fn report(verdict: Verdict) -> ScanReport {
         let definitions = Definitions { version: 0, built_at: None, signatures: 1, fingerprint: "f".into() };
         let with = Current { definitions: Arc::new(definitions), options_digest: "o".into() };
-        let scanned =
-            Scanned { verdict, with, sha256: None, size: 1, scanned_at: OffsetDateTime::UNIX_EPOCH, took: Duration::ZERO };
+        let scanned = Scanned {
+            verdict,
+            with,
+            sha256: None,
+            size: 1,
+            scanned_at: OffsetDateTime::UNIX_EPOCH,
+            took: Duration::ZERO,
+            cached: false,
+        };
         ScanReport::new(Target::Stream { name: "stream".into(), size: 1 }, scanned, Timings::default(), Vec::new())
     }
 

@@ -101,10 +101,14 @@ impl Aws {
         Some(Self { s3: aws::s3(&sdk), sdk })
     }
 
-    /// What works on objects, after checking that acting on them is safe.
+    /// What works on objects, after checking, if they are to be acted on, that this is safe and that everybody can be told.
     pub(super) async fn objects(&self, config: &Config, intake: &Intake, act: bool) -> Result<Objects<S3Store>> {
         let objects = objects_of(config, intake, &self.sdk)?;
-        if act && let Some(url) = &config.queue.url {
+        if !act {
+            return Ok(objects);
+        }
+        objects.sinks.prepare().await?;
+        if let Some(url) = &config.queue.url {
             let arn = SqsQueue::new(aws::sqs(&self.sdk), url.clone(), std::time::Duration::ZERO).arn().await;
             objects.actions.check_destinations(&arn.context("cannot use queue.url")?, &config.report.locations()).await?;
         }

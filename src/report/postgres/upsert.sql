@@ -21,7 +21,7 @@ on conflict (scan_id) do update set
     custom = excluded.custom,
     report = excluded.report,
     updated_at = case
-        when scan.report - '{scanned_at,timings_ms}'::text[] = excluded.report - '{scanned_at,timings_ms}'::text[]
+        when scan.report - '{cached,scanned_at,timings_ms}'::text[] = excluded.report - '{cached,scanned_at,timings_ms}'::text[]
         then scan.updated_at
         else now()
     end
