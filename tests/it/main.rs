@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
+mod allocator;
 mod aws;
 mod clamd;
 mod clamd_beside;
