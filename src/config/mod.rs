@@ -119,6 +119,8 @@ pub struct ScanConfig {
     pub allowed_signatures: Vec<String>,
     /// Whether regular-expression signatures run as machine code (PCRE2's JIT).
     pub pcre_jit: bool,
+    /// Whether the numbers in the expressions of logical signatures are read by code of this program instead of libc's.
+    pub fast_logical_expressions: bool,
     /// Where temporary files go: what libclamav unpacks, and objects too large for memory. A tmpfs is fastest.
     pub scratch_dir: PathBuf,
     /// While less is free there, no messages are received.
@@ -212,6 +214,7 @@ impl Default for ScanConfig {
             timeout_secs: 120,
             allowed_signatures: Vec::new(),
             pcre_jit: true,
+            fast_logical_expressions: true,
             scratch_dir: std::env::temp_dir(),
             min_free_bytes: 64 * MIB,
             memory_bytes: 512 * MIB,

@@ -16,6 +16,7 @@ mod error;
 mod formats;
 mod handle;
 mod limits;
+mod logical_expressions;
 mod meanings;
 mod members;
 mod memory;

@@ -25,6 +25,7 @@ mod faults;
 mod filters;
 mod freshclam;
 mod gate;
+mod harmless;
 mod http;
 mod http_limits;
 mod idle;
