@@ -15,7 +15,7 @@ WORKDIR /build
 # Targets that Cargo.toml names are taken out, because their files are not here yet.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY clamav-sys clamav-sys
-COPY src/engine/pcre_jit.c src/engine/refusals.c src/engine/
+COPY src/engine/*.c src/engine/
 RUN sed -i '/^\[\[\(bench\|example\|test\)\]\]$/,/^$/d' Cargo.toml \
  && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
  && cargo build --release --locked

@@ -8,8 +8,8 @@ fn main() {
     println!("cargo::rerun-if-changed=.git/logs/HEAD");
     println!("cargo::rerun-if-env-changed=CLAMGATE_COMMIT");
 
-    // In two libraries: one of an object's symbols makes the linker take all of it.
-    for name in ["pcre_jit", "refusals"] {
+    // Each in a library of its own: one of an object's symbols makes the linker take all of it.
+    for name in ["logical_expressions", "memory", "pcre_jit", "refusals"] {
         let file = format!("src/engine/{name}.c");
         println!("cargo::rerun-if-changed={file}");
         cc::Build::new().file(file).warnings_into_errors(true).compile(&format!("clamgate_{name}"));

@@ -19,6 +19,28 @@
 //! # }
 //! ```
 //!
+//! # Speed, for programs that embed the library
+//!
+//! Two things that make libclamav faster come with the crate, because the linker exports them from your executable:
+//! [`EngineBuilder::pcre_jit`](engine::EngineBuilder::pcre_jit) and
+//! [`EngineBuilder::fast_logical_expressions`](engine::EngineBuilder::fast_logical_expressions). They are on by default; nothing is
+//! to be done.
+//!
+//! The third is an allocator, which is yours to choose. For what the `clamgate` program does, add mimalloc to your dependencies,
+//!
+//! ```toml
+//! mimalloc = { version = "0.1", default-features = false, features = ["override"] }
+//! ```
+//!
+//! and make it your global allocator. The feature makes it libclamav's, too: [`engine::allocator`] then says `mimalloc`.
+//!
+//! ```ignore
+//! #[global_allocator]
+//! static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+//! ```
+//!
+//! After an engine was dropped, [`engine::release_free_memory`] gives the memory back, with either allocator.
+//!
 //! # The modules, from the bottom up
 //!
 //! | module | what it is |

@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clamgate::cli::{self, Command};
 
+/// Takes the place of malloc for libraries, too (its feature `override`): libclamav allocates far more than this program.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,

@@ -182,5 +182,6 @@ fn engine_builder(config: &Config, scratch_dir: &std::path::Path) -> EngineBuild
         .certs_dir(definitions.certs_dir.clone())
         .required(config.required_databases())
         .pcre_jit(config.scan.pcre_jit)
+        .fast_logical_expressions(config.scan.fast_logical_expressions)
         .allowed(config.scan.allowed_signatures.iter().cloned())
 }

@@ -15,7 +15,7 @@ use crate::aws;
 use crate::clamd;
 use crate::config::Config;
 use crate::definitions::{Freshclam, Keeper, ReloadRequests, reload_channel};
-use crate::engine::exit_now;
+use crate::engine::{allocator, exit_now};
 use crate::health::HealthServer;
 use crate::http;
 use crate::intake::Intake;
@@ -208,7 +208,7 @@ async fn start_engine(config: &Config, service: &Service, scratch_dir: &Path) ->
             () = stop.cancelled() => return Ok(None),
         }
     }
-    tracing::info!(dir = %dir.display(), "loading the definitions");
+    tracing::info!(dir = %dir.display(), allocator = allocator(), "loading the definitions");
     let builder = engine_builder(config, scratch_dir);
     service.set_loading(true);
     let load = tokio::task::spawn_blocking(move || Warm::load(builder, dir));

@@ -120,6 +120,8 @@ pub struct ScanConfig {
     pub allowed_signatures: Vec<String>,
     /// Whether regular-expression signatures run as machine code (PCRE2's JIT).
     pub pcre_jit: bool,
+    /// Whether the numbers in the expressions of logical signatures are read by code of this program instead of libc's.
+    pub fast_logical_expressions: bool,
     /// How many verdicts are remembered: the same content, with the same definitions and options, is scanned once. Some 200 bytes each;
     /// 0 to scan everything.
     pub cached_verdicts: usize,
@@ -220,6 +222,7 @@ impl Default for ScanConfig {
             timeout_secs: 120,
             allowed_signatures: Vec::new(),
             pcre_jit: true,
+            fast_logical_expressions: true,
             cached_verdicts: 50_000,
             scratch_dir: std::env::temp_dir(),
             min_free_bytes: 64 * MIB,

@@ -20,6 +20,7 @@ use super::database::{Definitions, Snapshot, hex};
 use super::error::LoadError;
 use super::handle::{self, EngineHandle};
 use super::limits::Limits;
+use super::logical_expressions;
 use super::pcre_jit;
 use super::verdict::{Status, judge};
 
@@ -51,6 +52,7 @@ pub struct EngineBuilder {
     certs_dir: Option<PathBuf>,
     required: Vec<String>,
     pcre_jit: bool,
+    fast_logical_expressions: bool,
 }
 
 /// What decides a verdict besides the definitions, in the order that the digest needs.
@@ -85,6 +87,7 @@ impl EngineBuilder {
             certs_dir: None,
             required: Vec::new(),
             pcre_jit: true,
+            fast_logical_expressions: true,
         }
     }
 
@@ -160,6 +163,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether the numbers in the expressions of logical signatures are read by code of this crate instead of libc's `sscanf`, which is
+    /// faster and reads the same. On by default. The switch is the process's: use one value for all engines.
+    #[must_use]
+    pub fn fast_logical_expressions(mut self, fast_logical_expressions: bool) -> Self {
+        self.fast_logical_expressions = fast_logical_expressions;
+        self
+    }
+
     /// Loads, compiles and proves an engine. For a production database this takes some ten seconds and 1.1 GB of memory.
     ///
     /// # Errors
@@ -180,6 +191,7 @@ impl EngineBuilder {
         // databases takes twice as long, because stdio begins to lock.
         let fingerprint = snapshot.fingerprint()?;
         pcre_jit::enable(self.pcre_jit);
+        logical_expressions::enable(self.fast_logical_expressions);
         let signatures = self.load_signatures(&handle, database)?;
         if signatures == 0 {
             return Err(LoadError::Empty(database.to_owned()));

@@ -16,8 +16,10 @@ mod error;
 mod formats;
 mod handle;
 mod limits;
+mod logical_expressions;
 mod meanings;
 mod members;
+mod memory;
 mod observations;
 mod pcre_jit;
 mod private_file;
@@ -41,6 +43,7 @@ pub use error::LoadError;
 pub use limits::Limits;
 pub use meanings::{MEANINGS, Meaning, Means, Source, meaning};
 pub use members::Members;
+pub use memory::{allocator, release_free_memory};
 pub use observations::{Message, Observations, Severity};
 pub use private_file::{FrozenFile, PrivateFile};
 pub use verdict::{Reason, Status, Verdict, is_detection, judge};
@@ -58,15 +61,6 @@ const TRIMMED_AT_MOST: u64 = 8 * 1024;
 #[must_use]
 pub fn libclamav_version() -> String {
     handle::version()
-}
-
-/// Gives memory that the allocator holds back to the operating system, after an engine was freed.
-pub fn release_free_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim(3) takes no pointer and is thread-safe in glibc.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Ends the process at once, without exit handlers: they must not run while libclamav's scan threads do.

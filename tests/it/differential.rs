@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 use crate::service::signatures;
 
 /// Signatures that many ordinary files match, so that there is something to compare.
-const COMMON: &[&str] = &[
+pub const COMMON: &[&str] = &[
     "Copyright",
     "License",
     "python",
@@ -31,7 +31,7 @@ const COMMON: &[&str] = &[
 ];
 
 /// Every few files of the system, none large.
-fn some_files() -> Vec<PathBuf> {
+pub fn some_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for dir in ["/usr/share/doc", "/usr/lib/python3", "/usr/bin", "/usr/include", "/usr/share/perl"] {
         let found = WalkDir::new(dir).sort_by_file_name().into_iter().flatten().filter(|entry| {
@@ -45,7 +45,7 @@ fn some_files() -> Vec<PathBuf> {
 }
 
 /// What clamscan finds, by file.
-fn by_clamscan(database: &Path, files: &[PathBuf]) -> BTreeMap<PathBuf, BTreeSet<String>> {
+pub fn by_clamscan(database: &Path, files: &[PathBuf]) -> BTreeMap<PathBuf, BTreeSet<String>> {
     let list = database.join("files.txt");
     fs::write(&list, files.iter().map(|file| format!("{}\n", file.display())).collect::<String>()).unwrap();
     let mut command = Command::new("clamscan");

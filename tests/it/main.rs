@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod access;
+mod allocator;
 mod aws;
 mod calls;
 mod chance;
@@ -26,6 +27,7 @@ mod faults;
 mod filters;
 mod freshclam;
 mod gate;
+mod harmless;
 mod http;
 mod http_limits;
 mod idle;
