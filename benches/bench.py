@@ -1,7 +1,7 @@
 """All measurements of clamgate's speed and memory, and the page about them.
 
 Each part measures, puts its results into results.json in place of its earlier ones, and the page is written from all of them.
-Exits with 1 when clamgate's verdicts differ from clamd's, other than by being the stricter.
+Exits with 1 when clamgate's verdicts differ from clamd's, other than by being the stricter, and with 2 when a part failed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from setting import TEST_FILES, TEST_SIGNATURES, Setting, say
 
@@ -96,7 +99,14 @@ def main() -> int:
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     for name in arguments.parts:
         say(f"{name} ...")
-        results[name] = measure(name, arguments)
+        try:
+            results[name] = measure(name, arguments)
+        except KeyboardInterrupt:
+            say("interrupted")
+            return 130
+        except (RuntimeError, OSError, subprocess.CalledProcessError, BotoCoreError, ClientError) as error:
+            say(f"error: {name}: {error}")
+            return 2
         say(f"{name}: {results[name]['context']['seconds']} s")
         store.write_text(json.dumps(results, indent=1) + "\n")
         results_page.write(arguments.out, results, PARTS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import svg
 from figures import digits, size, table
-from processes import MIB, forget_peak, memory_mib
+from processes import MIB, Peak, forget_peak, memory_mib
 from serve import Serve
 from setting import Setting, say
 from uploads import Store, random_uploads
@@ -38,18 +38,23 @@ def measure(setting: Setting, stack: ExitStack) -> dict[str, Any]:
         repeats = 1 if count > LARGE_BYTES else setting.rounds * (3 if count < MIB else 1)
         say(f"  {size(count)}")
         times: list[dict[str, float]] = []
+        own_mib = 0.0
         forget_peak(serve.pid)
         for number in range(repeats):
             uploads = random_uploads(f"size-{count}-{number}", 1, count, count + number)
-            store.send_all(queues["QUEUE__URL"], store.put_all(uploads))
-            store.wait_until_full(queues["REPORT__QUEUE_URL"], 1, serve.check)
+            messages = store.put_all(uploads)
+            with Peak(serve.pid) as own:
+                store.send_all(queues["QUEUE__URL"], messages)
+                store.wait_until_full(queues["REPORT__QUEUE_URL"], 1, serve.check)
+            own_mib = max(own_mib, own.mib)
             ((_, report),) = store.take(queues["REPORT__QUEUE_URL"], 1)
             status = " ".join(filter(None, [report["status"], report["reason"], report["detail"]]))
             times.append(report["timings_ms"])
             store.delete_all(uploads)
         medians = {name: statistics.median(entry[name] for entry in times) for name in TIMES}
         peak = memory_mib(serve.pid, "VmHWM")
-        rows.append({"bytes": count, "times": medians, "repeats": repeats, "peak_mib": peak, "status": status})
+        row = {"bytes": count, "times": medians, "repeats": repeats, "status": status}
+        rows.append(row | {"peak_mib": peak, "own_mib": own_mib})
     return {"rows": rows, "threshold": threshold}
 
 
@@ -63,7 +68,8 @@ def describe(result: dict[str, Any], plots: Path) -> list[str]:
     for row in rows:
         times = row["times"]
         per_mib = times["total"] * MIB / row["bytes"]
-        cells.append([size(row["bytes"]), *(digits(times[name]) for name in TIMES), digits(per_mib), digits(row["peak_mib"])])
+        cells.append([size(row["bytes"]), *(digits(times[name]) for name in TIMES), digits(per_mib)])
+        cells[-1] += [digits(row["peak_mib"]), digits(row["own_mib"])]
     unclean = [f"{size(row['bytes'])}: {row['status']}." for row in rows if row["status"] != "CLEAN"]
     lines = [
         "Objects of random bytes, one at a time, from the queue to the report; milliseconds by clamgate's report (median). "
@@ -71,5 +77,6 @@ def describe(result: dict[str, Any], plots: Path) -> list[str]:
         *unclean,
         "",
     ]
-    lines += table(["size", "fetch", "scan", "act", "total", "total per MiB", "peak memory, MiB"], cells)
+    head = ["size", *TIMES, "total per MiB", "peak memory, MiB", "without pages of files"]
+    lines += table(head, cells)
     return lines + ["![milliseconds by size](benchmarks/size.svg)", ""]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import queue
 import signal
 import threading
+import traceback
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -55,6 +57,12 @@ class Consumer:
             sqs.delete_message(QueueUrl=self.arguments.queue, ReceiptHandle=message["ReceiptHandle"])
 
 
+def end_with(problem: threading.ExceptHookArgs) -> None:
+    """A thread that fails ends the process, which the benchmark sees."""
+    traceback.print_exception(problem.exc_value)
+    os._exit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--endpoint", required=True, help="of S3 and SQS")
@@ -63,6 +71,7 @@ def main() -> None:
     parser.add_argument("--clamd-port", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     consumer = Consumer(parser.parse_args())
+    threading.excepthook = end_with
     signal.signal(signal.SIGTERM, lambda *_: consumer.ended.set())
     for target in [consumer.receive] + [consumer.work] * consumer.arguments.threads:
         threading.Thread(target=target, daemon=True).start()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,34 @@ def memory_mib(pid: int, entry: str = "VmRSS") -> float:
         if line.startswith(f"{entry}:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"the kernel does not say {entry} of process {pid}")
+
+
+def own_mib(pid: int) -> float:
+    """Resident memory that the system cannot take back: without the pages of files, which are its cache."""
+    return memory_mib(pid, "RssAnon") + memory_mib(pid, "RssShmem")
+
+
+class Peak:
+    """The most memory of its own that a process had since this began, looked at every hundredth of a second: the kernel
+    keeps a peak of all resident memory only."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.mib, self.ended = pid, 0.0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def watch(self) -> None:
+        while not self.ended.is_set():
+            with contextlib.suppress(OSError, RuntimeError):  # it has ended
+                self.mib = max(self.mib, own_mib(self.pid))
+            time.sleep(0.01)
+
+    def __enter__(self) -> Peak:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
 
 
 def forget_peak(pid: int) -> None:

@@ -18,7 +18,7 @@ def nice_steps(most: float) -> list[float]:
     rough = (most or 1) / 5
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
-    return [step * n for n in range(int(most / step) + 2)]
+    return [step * n for n in range(math.ceil(most / step) + 1)]
 
 
 def number(value: float) -> str:
@@ -86,7 +86,7 @@ def lines(
 
 def bars(path: Path, title: str, label: str, rows: dict[str, list[float]]) -> None:
     """A bar as long as the median for each row, with a whisker from the least to the greatest value."""
-    left, step = 300, 30
+    left, step, has_clamgate = 300, 30, any(name.startswith("clamgate") for name in rows)
     height = TOP + step * len(rows) + BOTTOM
     ticks, x = axis([max(values) for values in rows.values()], False, left, WIDTH - 60)
     body = [line(x(tick), TOP - 8, x(tick), height - BOTTOM, 'stroke="#d0d7de"') for tick in ticks]
@@ -94,7 +94,7 @@ def bars(path: Path, title: str, label: str, rows: dict[str, list[float]]) -> No
     body += [text((left + WIDTH) / 2, height - 12, label)]
     for n, (name, values) in enumerate(rows.items()):
         top, middle = TOP + step * n, statistics.median(values)
-        colour = COLOURS[0] if name.startswith("clamgate") else COLOURS[5]
+        colour = COLOURS[0] if name.startswith("clamgate") or not has_clamgate else COLOURS[5]
         body += [text(left - 8, top + 14, name, "end")]
         body += [f'<rect x="{left}" y="{top}" width="{x(middle) - left:.1f}" height="20" fill="{colour}" opacity="0.85"/>']
         body += [line(x(min(values)), top + 10, x(max(values)), top + 10, 'stroke="#24292f" stroke-width="2"')]

@@ -82,8 +82,11 @@ class Store:
                 local.client = self.aws.client(service)
             return work(local.client, item)
 
-        with ThreadPoolExecutor(threads) as pool:
+        pool = ThreadPoolExecutor(threads)
+        try:
             return list(pool.map(one, items))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, those that have not begun
 
     def put(self, s3: Any, upload: Upload, bucket: str = BUCKET) -> str:
         """Put it, a large one in parts; its ETag."""
