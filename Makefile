@@ -12,10 +12,13 @@ PYTHON := .venv/bin/python -B
 PACKAGES := build-essential pkg-config libclamav-dev libclang-dev \
     clamav clamav-freshclam clamav-daemon clamdscan clamav-testfiles curl openssl postgresql zip python3-venv
 
-# What `make bench` compares on. Give it a larger corpus and a real database for numbers that mean something.
+# What `make bench` measures, and on what. Give it a larger corpus and a real database for numbers that mean something. With QUICK=1 it
+# shows in some minutes that all parts work, and leaves docs/ alone. BENCH: further options of benches/bench.py.
+PARTS  ?= all
 CORPUS ?= /usr/share/clamav-testfiles
 DB     ?= tests/data/signatures
 ROUNDS ?= 3
+QUICK  ?=
 BENCH  ?=
 
 # What `make demo` shows: one of these, the designs of docs/designs, or else what becomes of a set of samples.
@@ -35,7 +38,8 @@ fuzz = echo "==> fuzz $(1)"; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EX
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "make demo takes DEMO=$(firstword $(DEMOS)) or DEMO=$(lastword $(DEMOS)): the designs of docs/designs"
-	@echo "make bench takes CORPUS=dir DB=dir ROUNDS=n BENCH=--no-clamscan; CARGO_TARGET_DIR is honoured"
+	@echo "make bench takes PARTS=\"engine end-to-end growth reload memory\" CORPUS=dir DB=dir ROUNDS=n QUICK=1"
+	@echo "CARGO_TARGET_DIR is honoured"
 
 setup: packages .venv/.installed ## install what is missing: Debian packages, and Python packages in .venv
 
@@ -100,9 +104,10 @@ fuzz: packages ## each fuzz target on a bounded number of inputs
 	@$(call fuzz,engine,2000)
 	@$(call fuzz,unpack,0,fuzz/seeds/engine)
 
-bench: setup ## clamgate beside clamscan and clamd: time, memory, verdicts
+bench: setup ## speed and memory, beside clamd, clamscan and others: writes docs/benchmarks.md
 	cargo build --release --locked
-	$(PYTHON) benches/compare.py --clamgate $(BINARY) --corpus $(CORPUS) --db $(DB) --rounds $(ROUNDS) $(BENCH)
+	$(PYTHON) benches/bench.py --clamgate $(BINARY) --parts "$(PARTS)" --corpus "$(CORPUS)" --db "$(DB)" --rounds $(ROUNDS) \
+	    $(if $(QUICK),--quick --out $(TARGET)/bench,--out docs) $(BENCH)
 
 bench-http: setup ## /livez under load, ten thousand clients, bodies of 10 GB
 	cargo build --release --locked
