@@ -56,6 +56,8 @@ pub fn by_clamscan(database: &Path, files: &[PathBuf]) -> BTreeMap<PathBuf, BTre
         "--disable-cache",
         "--max-filesize=1000M",
         "--max-scansize=1000M",
+        "--pcre-match-limit=100000000",
+        "--pcre-recmatch-limit=1000000",
     ]);
     let output = command.arg("-d").arg(database).arg("-f").arg(&list).output().unwrap();
     let mut found: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
