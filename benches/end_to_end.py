@@ -137,8 +137,8 @@ def measure(setting: Setting, stack: ExitStack) -> dict[str, Any]:
 
     def uploads(workload: str, name: str, seed: int, most: int) -> list[Upload]:
         everything = random_uploads(name, most, SMALL_BYTES, seed) if workload == SMALL else file_uploads(name, setting)
-        step = max(1, len(everything) // most)
-        return everything[::step][:most]
+        wanted = min(most, len(everything))
+        return [everything[n * len(everything) // wanted] for n in range(wanted)]
 
     runs: dict[str, dict[str, list[Any]]] = {workload: {OURS: [], PLAIN: []} for workload in (SMALL, CORPUS)}
     for contender in contenders:  # connections, threads and page tables are there afterwards
