@@ -58,10 +58,10 @@ class Application:
         """Be allowed to, by the scanner, who has made it."""
         self.postgres.execute(SCANNER, DATABASE, page.block("ways-out/postgres.md", "sql reader"))
 
-    def note(self, number: int, bucket: str, key: str, version_id: str) -> None:
+    def note(self, number: int, bucket: str, key: str, version_id: str, etag: str) -> None:
         """An upload."""
-        sql = "insert into uploads values (:number, :'bucket', :'key', :'version_id')"
-        self.execute(sql, number=str(number), bucket=bucket, key=key, version_id=version_id)
+        sql = "insert into uploads values (:number, :'bucket', :'key', :'version_id', :'etag')"
+        self.execute(sql, number=str(number), bucket=bucket, key=key, version_id=version_id, etag=etag)
 
     def take(self, route: str, report: bytes | str) -> None:
         """A report, for the first or for another time."""

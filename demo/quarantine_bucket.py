@@ -113,8 +113,8 @@ class Demo:
         """By the page's commands; the application notes it."""
         variables, put = (block.text for block in page.blocks(PAGE, "sh") if block.heading == "An upload")
         script = f"{variables}\nFILE='{upload.key}'\nEMAIL='{upload.uploader}'\n{put}"
-        version_id = shell.run(script, self.scratch, self.aws.environment(), self.clamgate).strip()
-        self.application.note(number, "uploads", upload.key, version_id)
+        version_id, etag = shell.run(script, self.scratch, self.aws.environment(), self.clamgate).split()
+        self.application.note(number, "uploads", upload.key, version_id, etag.strip('"'))
 
     def in_the_services_directory(self, service: Service, heading: str) -> str:
         """What the page's first command under this heading prints there, with the service's configuration."""
