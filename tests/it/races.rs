@@ -123,7 +123,10 @@ async fn an_overwrite_or_a_delete_at_any_step(versioned: bool) {
             versions(&aws, &aws.uploads, key).await,
         );
         let expected = (clean.to_owned(), quarantine.to_owned(), uploads.to_owned(), left);
-        if found != expected {
+        // The newer version may have been promoted and gone before: then the scanned one is the latest again, and is replaced.
+        let is_latest_again = versioned && disposal == "replace" && event == "overwrite";
+        let replaced = (clean.to_owned(), quarantine.to_owned(), "placeholder INFECTED".to_owned(), (1, 0));
+        if found != expected && !(is_latest_again && found == replaced) {
             wrong.push(format!("{key}: expected {expected:?}, found {found:?}"));
         }
     }
