@@ -34,7 +34,7 @@
 //!
 //! and make it your global allocator. The feature makes it libclamav's, too: [`engine::allocator`] then says `mimalloc`.
 //!
-//! ```ignore
+//! ```text
 //! #[global_allocator]
 //! static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 //! ```
