@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import definitions
 import samples
-from local_aws import LocalAws, Queues, create_queues, messages_in_flight, notify, queue_depth, stop
+from local_aws import LocalAws, Queues, create_queues, exists, messages_in_flight, notify, queue_depth, stop
 from runner import DemoError, main, wait_for
 from samples import CLEAN, EICAR, MIB, QUARANTINE, UPLOADS, VERSIONED, Sample
 from service import show_end, start_service, wait_until_healthy
@@ -146,16 +146,6 @@ class Demo:
         """Every message worked off."""
         wait_for("the queue to be empty", REPORT_SECONDS, lambda: queue_depth(self.sqs, self.queues.uploads) == 0)
 
-    def exists(self, bucket: str, key: str) -> bool:
-        """Whether the bucket has the key now."""
-        try:
-            self.s3.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "404":
-                raise
-            return False
-        return True
-
     def tags(self, bucket: str, key: str) -> dict[str, str]:
         """The object's tags."""
         answer = self.s3.get_object_tagging(Bucket=bucket, Key=key)
@@ -167,10 +157,10 @@ class Demo:
         received_at, report = self.first_report(upload)
         # The report is sent before the object is removed from where it was.
         try:
-            wait_for("the removal", SETTLE_SECONDS, lambda: not self.exists(sample.bucket, sample.key))
+            wait_for("the removal", SETTLE_SECONDS, lambda: not exists(self.s3, sample.bucket, sample.key))
         except DemoError:
             pass  # the places below show it
-        places = [bucket for bucket in BUCKETS if self.exists(bucket, sample.key)]
+        places = [bucket for bucket in BUCKETS if exists(self.s3, bucket, sample.key)]
         milliseconds = 1000 * (received_at - upload.finished_at)
         row = Row(sample.key, report["status"], why(report), milliseconds, ", ".join(places) or "nowhere", [])
 

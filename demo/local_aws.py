@@ -15,6 +15,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
@@ -113,6 +114,17 @@ class Queues:
     uploads: str
     dead_letters: str
     reports: str
+
+
+def exists(s3: Any, bucket: str, key: str) -> bool:
+    """Whether the bucket has the key now."""
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+        return False
+    return True
 
 
 def create_queues(sqs: Any) -> Queues:

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from botocore.exceptions import ClientError
-
 import definitions
 import page
 import shell
-from local_aws import LocalAws, create_queues, free_port, notify
+from local_aws import LocalAws, create_queues, exists, free_port, notify
 from runner import DemoError, main, wait_for
 from samples import EICAR, clean_pdf, encrypted_zip
 from service import Service, show_end
@@ -122,17 +120,7 @@ class Demo:
 
     def places(self, key: str) -> list[str]:
         """The buckets that have the key now."""
-
-        def has(bucket: str) -> bool:
-            try:
-                self.s3.head_object(Bucket=bucket, Key=key)
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "404":
-                    raise
-                return False
-            return True
-
-        return [bucket for bucket in BUCKETS if has(bucket)]
+        return [bucket for bucket in BUCKETS if exists(self.s3, bucket, key)]
 
     def sends(self, file: str) -> tuple[str, float]:
         """The application sends the file, and stores it only when it is clean."""

@@ -122,7 +122,7 @@ pub struct ScanConfig {
     pub pcre_jit: bool,
     /// Whether the numbers in the expressions of logical signatures are read by code of this program instead of libc's.
     pub fast_logical_expressions: bool,
-    /// How many verdicts are remembered: the same content, with the same definitions and options, is scanned once. Some 200 bytes each;
+    /// How many verdicts are remembered: the same content, with the same definitions and options, is scanned once. Some 300 bytes each;
     /// 0 to scan everything.
     pub cached_verdicts: usize,
     /// Where temporary files go: what libclamav unpacks, and objects too large for memory. A tmpfs is fastest.

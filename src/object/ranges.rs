@@ -17,8 +17,7 @@ use super::{FetchError, S3Store, Sink};
 use crate::backoff::backoff;
 use crate::s3::{ObjectId, ObjectInfo};
 
-/// How many parts of one object are fetched at once. One connection to S3 carries some 80 MB/s, and a scan thread takes no
-/// more.
+/// How many parts of one object are fetched at once. AWS advises one for each 85 to 90 MB/s (ADR 19).
 const AT_ONCE: usize = 4;
 
 /// How often a part whose body breaks off is asked for, each time from where it broke off.

@@ -157,9 +157,13 @@ impl Input {
         self.size
     }
 
-    /// The SHA-256 of the bytes; `None` when there are too many to be read.
-    pub(super) fn digest(&self) -> Option<&[u8; 32]> {
-        self.sha256.as_ref()
+    /// The SHA-256 of bytes that nobody can change any more, so that it stands for what is scanned. A local file's does not: it is hashed first,
+    /// and whoever has it mapped can change it without a trace before it is scanned.
+    pub(super) fn fixed_digest(&self) -> Option<&[u8; 32]> {
+        match self.source {
+            Source::Memory(_) | Source::Spooled(_) => self.sha256.as_ref(),
+            Source::File(_) => None,
+        }
     }
 
     /// The SHA-256 of the bytes, in hexadecimal digits; `None` when there are too many to be read.

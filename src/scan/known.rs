@@ -38,7 +38,7 @@ impl Known {
         Self(Cache::new(entries))
     }
 
-    /// What is known of the input, with the definitions and options of now. `None` if its content was not read as a whole.
+    /// What is known of the input, with the definitions and options of now. `None` if its content can change, or was not read as a whole.
     pub(super) async fn look_up(&self, input: &Input, with: &Current) -> Option<Lookup<'_>> {
         let key = key(input, with)?;
         Some(match self.0.get_value_or_guard_async(&key).await {
@@ -65,7 +65,7 @@ impl Duty<'_> {
 
 fn key(input: &Input, with: &Current) -> Option<Key> {
     let mut digest = Sha256::new();
-    digest.update(input.digest()?);
+    digest.update(input.fixed_digest()?);
     digest.update(input.size().to_le_bytes());
     for text in [with.definitions.fingerprint.as_str(), &with.options_digest] {
         digest.update((text.len() as u64).to_le_bytes());
@@ -172,6 +172,24 @@ mod tests {
             assert_eq!((first.cached, second.cached), (false, expected), "{sees:?}");
             assert_eq!((first.verdict.status, &first.verdict), (status, &second.verdict), "{sees:?}");
         }
+        Ok(())
+    }
+
+    /// Its content was hashed before it was scanned: whoever changed it in between had a verdict on one content remembered for another, and then
+    /// uploaded that one.
+    #[tokio::test]
+    async fn the_verdict_on_a_file_that_others_can_change_was_remembered() -> Result<(), Box<dyn Error>> {
+        let backend = Arc::new(Counting { sees: Mutex::new(complete()), ..Counting::default() });
+        let pool = pool(&backend, 100)?;
+        let content = vec![b'a'; 9 * 1024 * 1024];
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), &content)?;
+        let open = || Input::open(file.path(), u64::MAX);
+        assert_eq!(open()?.sha256(), Input::from_bytes(content.clone()).sha256());
+        pool.judge(open()?).await?;
+        assert!(!pool.judge(Input::from_bytes(content.clone())).await?.cached, "it was remembered");
+        assert!(pool.judge(Input::from_bytes(content)).await?.cached);
+        assert!(!pool.judge(open()?).await?.cached, "it was believed to be what it had been");
         Ok(())
     }
 
