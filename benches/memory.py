@@ -19,7 +19,8 @@ TITLE = "Resident memory"
 SETTLE_SECONDS = 2.0
 # Memory is bounded by the engine, the budget for objects, and this for everything else.
 ALLOWANCE_MIB = 100
-IN_FLIGHT = 32
+# The default on a large machine.
+IN_FLIGHT = 256
 
 
 def loads(setting: Setting) -> dict[str, list[Upload]]:

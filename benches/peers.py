@@ -57,13 +57,15 @@ def clamscan(setting: Setting, target: Path) -> list[str]:
 
 
 class Clamd:
-    """clamd, loaded and answering on a Unix socket, and on TCP if a port is given."""
+    """clamd, loaded and answering on a Unix socket, and on TCP if a port is given; with `own_limits`, those that it has by default."""
 
-    def __init__(self, setting: Setting, stack: ExitStack, port: int | None = None) -> None:
-        self.setting, self.conf = setting, setting.scratch / "clamd.conf"
-        self.settings = self.configuration(port)
+    def __init__(self, setting: Setting, stack: ExitStack, port: int | None = None, own_limits: bool = False) -> None:
+        self.setting, self.directory = setting, setting.scratch / f"clamd-{time.monotonic_ns()}"
+        self.directory.mkdir()
+        self.conf = self.directory / "clamd.conf"
+        self.settings = self.configuration(port, own_limits)
         self.conf.write_text("".join(f"{name} {value}\n" for name, value in self.settings.items()))
-        output = setting.scratch / "clamd.out"
+        output = self.directory / "out"
         begun = time.perf_counter()
         with output.open("wb") as out:
             command = [CLAMD, "-c", str(self.conf)]
@@ -76,9 +78,11 @@ class Clamd:
             time.sleep(0.02)
         self.load_seconds = time.perf_counter() - begun
 
-    def configuration(self, port: int | None) -> dict[str, Any]:
+    def configuration(self, port: int | None, own_limits: bool) -> dict[str, Any]:
         bounds = {LIMITS[name][0]: value for name, value in limits(self.setting).items()}
-        scratch = self.setting.scratch
+        scratch, stream = self.directory, bounds["MaxFileSize"]
+        if own_limits:
+            bounds = {}
         return bounds | ({"TCPSocket": port, "TCPAddr": "127.0.0.1"} if port else {}) | {
             "LocalSocket": scratch / "clamd.sock",
             "DatabaseDirectory": self.setting.db,
@@ -90,7 +94,7 @@ class Clamd:
             "MaxThreads": self.setting.threads,
             "MaxQueue": 100 + 2 * self.setting.threads,
             "MaxScanTime": 1000 * self.setting.config["scan"]["timeout_secs"],
-            "StreamMaxLength": bounds["MaxFileSize"],
+            "StreamMaxLength": stream,
             "DisableCache": "yes",
             "AlertExceedsMax": "yes",
             "AlertEncrypted": "yes",

@@ -54,9 +54,9 @@ def file_uploads(prefix: str, setting: Setting) -> list[Upload]:
 
 
 class Store:
-    """A local AWS with one bucket, ended with the stack."""
+    """A local AWS with a bucket, and one with versions, ended with the stack."""
 
-    BUCKET = "bench"
+    BUCKET, VERSIONED = "bench", "bench-versions"
 
     def __init__(self, setting: Setting, stack: ExitStack) -> None:
         directory = setting.scratch / f"aws-{time.monotonic_ns()}"
@@ -65,7 +65,9 @@ class Store:
         stack.callback(self.aws.stop)
         self.aws.wait_until_ready()
         self.s3, self.sqs = self.aws.client("s3"), self.aws.client("sqs")
-        self.s3.create_bucket(Bucket=self.BUCKET)
+        for bucket in (self.BUCKET, self.VERSIONED):
+            self.s3.create_bucket(Bucket=bucket)
+        self.s3.put_bucket_versioning(Bucket=self.VERSIONED, VersioningConfiguration={"Status": "Enabled"})
 
     def queue(self, name: str) -> str:
         """A new queue. Nothing here takes longer than its visibility timeout."""
@@ -89,21 +91,20 @@ class Store:
             pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, those that have not begun
 
     def put(self, s3: Any, upload: Upload, bucket: str = BUCKET) -> str:
-        """Put it, a large one in parts; its ETag."""
+        """Put it, a large one in parts; what S3 would send about it."""
         target: dict[str, Any] = {"Bucket": bucket, "Key": upload.key}
         if upload.size <= PART_BYTES or isinstance(upload.content, Path):
-            return s3.put_object(**target, Body=upload.body())["ETag"]
+            return notification(bucket, upload, s3.put_object(**target, Body=upload.body()))
         target["UploadId"] = s3.create_multipart_upload(**target)["UploadId"]
         parts = []
         for number, block in enumerate(upload.parts(), 1):
             etag = s3.upload_part(**target, PartNumber=number, Body=block)["ETag"]
             parts.append({"PartNumber": number, "ETag": etag})
-        return s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})["ETag"]
+        return notification(bucket, upload, s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts}))
 
-    def put_all(self, uploads: list[Upload]) -> list[str]:
+    def put_all(self, uploads: list[Upload], bucket: str = BUCKET) -> list[str]:
         """The notifications of the objects, which are put now."""
-        etags = self.in_threads("s3", self.put, uploads)
-        return [notification(self.BUCKET, upload, etag) for upload, etag in zip(uploads, etags, strict=True)]
+        return self.in_threads("s3", lambda s3, upload: self.put(s3, upload, bucket), uploads)
 
     def send_all(self, queue: str, notifications: list[str]) -> None:
         """Ten at a time."""
@@ -115,10 +116,10 @@ class Store:
 
         self.in_threads("sqs", send, batches, 4)
 
-    def delete_all(self, uploads: list[Upload]) -> None:
+    def delete_all(self, uploads: list[Upload], bucket: str = BUCKET) -> None:
         batches = [uploads[begin:begin + 500] for begin in range(0, len(uploads), 500)]
         for batch in batches:
-            self.s3.delete_objects(Bucket=self.BUCKET, Delete={"Objects": [{"Key": upload.key} for upload in batch]})
+            self.s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": upload.key} for upload in batch]})
 
     def wait_until_full(self, queue: str, depth: int, check: Callable[[], None]) -> None:
         """Until so many messages are there. `check` raises when whoever sends them has ended."""
@@ -155,9 +156,11 @@ class Store:
         return results
 
 
-def notification(bucket: str, upload: Upload, etag: str) -> str:
-    """What S3 would send."""
-    content = {"key": quote_plus(upload.key, safe="/"), "eTag": etag.strip('"'), "size": upload.size}
+def notification(bucket: str, upload: Upload, put: dict[str, Any]) -> str:
+    """What S3 would send about an upload that it answered like this."""
+    content = {"key": quote_plus(upload.key, safe="/"), "eTag": put["ETag"].strip('"'), "size": upload.size}
+    if "VersionId" in put:
+        content["versionId"] = put["VersionId"]
     place = {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"}
     record = {
         "eventVersion": "2.1",

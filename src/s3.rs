@@ -44,6 +44,19 @@ impl ObjectId {
         if self.version_id.is_some() { None } else { self.quoted_etag() }
     }
 
+    /// Whether an answer about the object is about another state of it, as far as the answer says. AWS refuses to answer then; a store that is
+    /// compatible may not know conditions.
+    #[must_use]
+    pub fn is_other_state(&self, info: &ObjectInfo) -> bool {
+        let differs =
+            |asked: &Option<String>, answered: &Option<String>| asked.is_some() && answered.is_some() && asked != answered;
+        match &self.version_id {
+            // Not every store repeats the version that it was asked for.
+            Some(_) => differs(&self.version_id, &info.version_id),
+            None => differs(&self.etag, &info.etag),
+        }
+    }
+
     /// The ETag in quotes, as HTTP wants it.
     #[must_use]
     pub fn quoted_etag(&self) -> Option<String> {
@@ -180,16 +193,11 @@ pub async fn tags(client: &Client, id: &ObjectId) -> Result<Vec<(String, String)
 ///
 /// [`S3Error`]; [`S3ErrorKind::Replaced`] when the key holds another content now.
 pub async fn head(client: &Client, id: &ObjectId) -> Result<ObjectInfo, S3Error> {
-    client
-        .head_object()
-        .bucket(&id.bucket)
-        .key(&id.key)
-        .set_version_id(id.version_id.clone())
-        .set_if_match(id.if_match())
-        .send()
-        .await
-        .map(|output| ObjectInfo::from(&output))
-        .map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))
+    let request = client.head_object().bucket(&id.bucket).key(&id.key);
+    let request = request.set_version_id(id.version_id.clone()).set_if_match(id.if_match());
+    let output = request.send().await.map_err(|error| S3Error::new("HeadObject", &id.bucket, &id.key, &error))?;
+    let info = ObjectInfo::from(&output);
+    if id.is_other_state(&info) { Err(S3Error::other_state("HeadObject", id)) } else { Ok(info) }
 }
 
 /// A request to S3 that failed.
@@ -228,6 +236,16 @@ pub enum S3ErrorKind {
 }
 
 impl S3Error {
+    /// The store answered about another state of the object than it was asked about.
+    #[must_use]
+    pub fn other_state(operation: &'static str, id: &ObjectId) -> Self {
+        let (bucket, key) = (id.bucket.clone(), id.key.clone());
+        let message = "the store answered about another version or ETag than it was asked for".to_owned();
+        // No event follows for a version that is not handed out.
+        let kind = if id.version_id.is_some() { S3ErrorKind::Transient } else { S3ErrorKind::Replaced };
+        Self { operation, bucket, key, kind, message }
+    }
+
     /// From the SDK's error for `operation` on an object.
     pub fn new<E>(operation: &'static str, bucket: &str, key: &str, error: &SdkError<E>) -> Self
     where

@@ -40,13 +40,14 @@ pub(super) async fn apply(
         put(client, id, &merged.tags).await?;
         return Ok(merged.no_room);
     }
-    if let Err(error) = unchanged(client, id).await {
+    let (is_unchanged, own) = tokio::join!(unchanged(client, id), s3::tags(client, id));
+    if let Err(error) = is_unchanged {
         if error.kind == S3ErrorKind::Replaced && object.redelivered {
             take_back(client, id, tags, dialects).await?;
         }
         return Err(error);
     }
-    let merged = renew(&s3::tags(client, id).await?, tags, dialects);
+    let merged = renew(&own?, tags, dialects);
     put(client, id, &merged.tags).await?;
     if let Err(error) = unchanged(client, id).await {
         if error.kind == S3ErrorKind::Replaced {

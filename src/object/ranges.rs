@@ -47,7 +47,7 @@ impl S3Store {
         let Some(content_range) = first.content_range() else {
             // The whole of it, as if no part had been asked for. Only if it looks whole: a part without a label would pass for
             // an object.
-            if info.size != size {
+            if info.size != size || id.is_other_state(&info) {
                 return Ok(None);
             }
             pour(id, first.body, &mut (0..size), sink).await?;
@@ -147,13 +147,8 @@ impl State {
             return Err(unexpected(id, asked, content_range));
         }
         let info = ObjectInfo::from(output);
-        let is_other = match &id.version_id {
-            // Not every store repeats the version that it was asked for.
-            Some(version_id) => info.version_id.as_ref().is_some_and(|answered| answered != version_id),
-            None => info.etag != id.etag,
-        };
         let state = Self::of(&info, self.total);
-        if is_other || *self != state {
+        if id.is_other_state(&info) || *self != state {
             let text = format!("the answer for bytes {asked:?} is about another state of the object ({state:?})");
             return Err(broken(id, text).into());
         }

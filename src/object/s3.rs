@@ -70,6 +70,16 @@ impl ObjectStore for S3Store {
         }
         let output = self.get(id, None).await.map_err(|error| refused(id, &error))?;
         let info = ObjectInfo::from(&output);
+        if id.is_other_state(&info) {
+            return Err(S3Error::other_state("GetObject", id).into());
+        }
+        if output.content_length().is_none() {
+            return Err(broken(
+                id,
+                "the answer does not say how long it is, so nobody knows whether it is complete".to_owned(),
+            )
+            .into());
+        }
         pour(id, output.body, &mut (0..info.size), sink).await?;
         Ok(info)
     }

@@ -41,21 +41,19 @@ impl Reservation {
     }
 
     /// Makes it room for `size` bytes without waiting: two that wait for each other's room would wait for ever. What does not fit
-    /// into memory any more moves to disk; false when there is no room there either. A quarter of the memory is left to objects,
-    /// which wait in line: streams must not keep them out for as long as clients like.
+    /// into memory any more moves to disk; false when there is no room there either. A quarter of each is left to objects, which
+    /// wait in line: streams must not keep them out for as long as clients like.
     #[must_use]
     pub(super) fn grow_to(&mut self, size: u64) -> bool {
-        if !self.spooled
-            && size <= self.budget.in_memory_max
-            && self.budget.memory.extend(&mut self.units, size, self.budget.memory.total / 4)
-        {
+        if !self.spooled && size <= self.budget.in_memory_max && self.budget.memory.extend(&mut self.units, size) {
             return true;
         }
+        let spool = &self.budget.spool;
         if self.spooled {
-            return self.budget.spool.extend(&mut self.units, size, 0);
+            return spool.extend(&mut self.units, size);
         }
         let mut units = None;
-        self.spooled = self.budget.spool.extend(&mut units, size, 0);
+        self.spooled = spool.extend(&mut units, size);
         if self.spooled {
             self.units = units;
         }
@@ -74,14 +72,17 @@ impl Share {
         Arc::clone(&self.units).acquire_many_owned(self.units_of(bytes)).await.ok()
     }
 
-    /// Adds what is missing for `bytes`, if that is free at once and `left` units are left besides.
-    fn extend(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64, left: u32) -> bool {
+    /// Adds what is missing for `bytes`, if that is free at once and a quarter is left besides. Who is alone may have all of it: the largest stream
+    /// must fit into the smallest share.
+    fn extend(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: u64) -> bool {
         let count = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = self.units_of(bytes).saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if missing == 0 {
             return true;
         }
-        if self.units.available_permits() < missing.saturating_add(left) as usize {
+        let (free, total) = (self.units.available_permits(), self.total as usize);
+        let left = if free + count == total { 0 } else { total / 4 };
+        if free < missing as usize + left {
             return false;
         }
         let Ok(more) = Arc::clone(&self.units).try_acquire_many_owned(missing) else { return false };
@@ -138,10 +139,22 @@ mod tests {
         assert!(third.grow_to(2 * UNIT) && !third.is_spooled());
         assert!(fourth.grow_to(2 * UNIT) && fourth.is_spooled(), "one unit of memory was left to streams");
         assert!(first.grow_to(3 * UNIT) && first.is_spooled(), "larger than in_memory_max");
-        assert!(!fourth.grow_to(10 * UNIT), "nine units of disk are left");
-        assert!(fourth.grow_to(9 * UNIT));
+        assert!(!fourth.grow_to(7 * UNIT), "six of the nine units of disk are left to it");
+        assert!(fourth.grow_to(6 * UNIT));
         assert!(second.grow_to(2 * UNIT) && !second.is_spooled(), "the first one's memory is free again");
         drop((first, second, third, fourth));
         assert_eq!((budget.memory.units.available_permits(), budget.spool.units.available_permits()), (8, 12));
+    }
+
+    /// Four streams of a gigabyte each, which stop before their last bytes, kept every large object of the queue waiting.
+    #[tokio::test]
+    async fn streams_took_all_of_the_disk() {
+        let budget = Budget::new(UNIT, 8 * UNIT, UNIT);
+        let mut streams: [_; 4] = std::array::from_fn(|_| budget.open_ended());
+        let fit = streams.iter_mut().filter_map(|stream| stream.grow_to(2 * UNIT).then_some(())).count();
+        assert_eq!(fit, 3);
+        assert!(budget.reserve(2 * UNIT).await.is_some(), "an object finds room at once");
+        drop(streams);
+        assert!(budget.open_ended().grow_to(8 * UNIT), "who is alone may have all of it");
     }
 }

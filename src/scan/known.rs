@@ -11,13 +11,15 @@ use super::input::Input;
 use crate::engine::{Status, Verdict};
 
 /// The longest names of signatures, together, that are remembered with a verdict, in bytes.
-const LONGEST_NAMES: usize = 1024;
+const LONGEST_NAMES: usize = 256;
 
 /// A digest of everything that decides a verdict.
 type Key = [u8; 32];
 
-/// A bounded number of verdicts.
-pub(super) struct Known(Cache<Key, Arc<Verdict>>);
+/// A bounded number of verdicts. `None` is there for a moment only: it tells those who wait for a verdict that this one is not passed on.
+pub(super) struct Known(Cache<Key, Answer>);
+
+type Answer = Option<Arc<Verdict>>;
 
 /// What is known of an input.
 pub(super) enum Lookup<'k> {
@@ -29,7 +31,9 @@ pub(super) enum Lookup<'k> {
 
 /// The duty to find out.
 pub(super) struct Duty<'k> {
-    guard: PlaceholderGuard<'k, Key, Arc<Verdict>, UnitWeighter, DefaultHashBuilder, DefaultLifecycle<Key, Arc<Verdict>>>,
+    known: &'k Known,
+    key: Key,
+    guard: PlaceholderGuard<'k, Key, Answer, UnitWeighter, DefaultHashBuilder, DefaultLifecycle<Key, Answer>>,
     with: Current,
 }
 
@@ -38,27 +42,30 @@ impl Known {
         Self(Cache::new(entries))
     }
 
-    /// What is known of the input, with the definitions and options of now. `None` if its content can change, or was not read as a whole.
+    /// What is known of the input, with the definitions and options of now. `None` if it is to be scanned without further ado: its content
+    /// can change or was not read as a whole, or the verdict of a scan that was under way is not passed on.
     pub(super) async fn look_up(&self, input: &Input, with: &Current) -> Option<Lookup<'_>> {
         let key = key(input, with)?;
-        Some(match self.0.get_value_or_guard_async(&key).await {
-            Ok(verdict) => Lookup::Verdict(verdict),
-            Err(guard) => Lookup::Nothing(Box::new(Duty { guard, with: with.clone() })),
-        })
+        match self.0.get_value_or_guard_async(&key).await {
+            Ok(answer) => answer.map(Lookup::Verdict),
+            Err(guard) => Some(Lookup::Nothing(Box::new(Duty { known: self, key, guard, with: with.clone() }))),
+        }
     }
 }
 
 impl Duty<'_> {
-    /// Remembers the verdict, if a second scan would come to the same.
+    /// Remembers the verdict, if a second scan would come to the same. If not, all who wait for it scan at the same time, not one after the other.
     pub(super) fn fulfil(self, verdict: &Verdict, with: &Current) {
         // A reload may have come in between.
         let is_same = with.definitions.fingerprint == self.with.definitions.fingerprint
             && with.options_digest == self.with.options_digest;
         let names: usize = verdict.signatures.iter().chain(&verdict.allowed).map(String::len).sum();
         let is_complete = verdict.reason.is_none() && !matches!(verdict.status, Status::Unscannable | Status::Failed);
-        if is_same && is_complete && names <= LONGEST_NAMES {
-            // Refused when the entry was evicted meanwhile.
-            let _ = self.guard.insert(Arc::new(verdict.clone()));
+        let is_known = is_same && is_complete && names <= LONGEST_NAMES;
+        // Refused when the entry was evicted meanwhile.
+        let _ = self.guard.insert(is_known.then(|| Arc::new(verdict.clone())));
+        if !is_known {
+            self.known.0.remove_if(&self.key, Option::is_none);
         }
     }
 }
@@ -83,7 +90,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{Definitions, Observations};
+    use crate::engine::{Definitions, Observations, Reason};
     use crate::scan::{Backend, Observed, Pool};
 
     /// Counts its scans, and says what it is told.
@@ -228,6 +235,26 @@ mod tests {
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(duty);
         assert!(matches!(second.await, Some(Lookup::Nothing(_))));
+        Ok(())
+    }
+
+    /// Each of those who waited was the only one that scanned, and all others waited again: hours for a few hundred copies of what times out.
+    #[tokio::test]
+    async fn what_is_not_remembered_was_scanned_one_at_a_time() -> Result<(), Box<dyn Error>> {
+        let backend = Arc::new(Counting::default());
+        let known = Known::new(100);
+        let with = backend.current();
+        let content = input("a");
+        let Some(Lookup::Nothing(duty)) = known.look_up(&content, &with).await else { return Err("it was known".into()) };
+        let mut waiting = [Box::pin(known.look_up(&content, &with)), Box::pin(known.look_up(&content, &with))];
+        for one in &mut waiting {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        duty.fulfil(&Verdict::unscannable(Reason::TimedOut, "after 120 s"), &with);
+        for one in waiting {
+            assert!(one.await.is_none());
+        }
+        assert!(matches!(known.look_up(&content, &with).await, Some(Lookup::Nothing(_))), "it was remembered");
         Ok(())
     }
 

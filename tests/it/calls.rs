@@ -1,10 +1,8 @@
 //! How many calls to SQS the work takes.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use tokio::sync::Semaphore;
 
 use crate::aws::Aws;
 use crate::proxy::{Answer, Proxy};
@@ -32,19 +30,7 @@ async fn ten_messages_are_received_and_deleted_in_a_call() {
 async fn messages_are_kept_hidden_ten_in_a_call() {
     const OBJECTS: usize = 12;
     let aws = Aws::new().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let opens = Arc::clone(&gate);
-    let proxy = Proxy::start(move |call| {
-        let gate = Arc::clone(&gate);
-        async move {
-            if call.operation == "GetObject" {
-                let _open = gate.acquire().await.unwrap();
-            }
-            Answer::Forward
-        }
-        .boxed()
-    })
-    .await;
+    let (proxy, gate) = Proxy::gated("").await;
     let settings = [
         ("AWS_ENDPOINT_URL_SQS", proxy.url.as_str()),
         ("AWS_ENDPOINT_URL_S3", proxy.url.as_str()),
@@ -62,7 +48,7 @@ async fn messages_are_kept_hidden_ten_in_a_call() {
     let (beats, periods) = (proxy.count("ChangeMessageVisibilityBatch", ""), began.elapsed().as_millis() / 3333 + 1);
     assert!(beats as u128 <= periods * 2, "{beats} calls in {periods} periods");
     assert_eq!(proxy.count("GetObject", ""), OBJECTS, "no message came again");
-    opens.add_permits(1000);
+    gate.add_permits(1000);
     aws.reports(OBJECTS).await;
     aws.until_drained().await;
     assert_eq!(aws.depth(&aws.results).await, (0, 0));

@@ -180,6 +180,29 @@ fn regular_expressions_find_the_same_with_and_without_the_jit() {
     }
 }
 
+/// PCRE2 10.42 finds these with its interpreter and overlooks them with its JIT, "no match" being its answer.
+#[test]
+fn what_the_jit_overlooks_was_clean() {
+    for (pattern, content) in [
+        ("(1|)b*1", "xxxxxxxxxxxxx 1 yyyy"),
+        ("(?:eval|)\\s*eval\\x28", "===eval(x)====="),
+        ("(cmd|)\\s*cmd", "=====xcmdx====="),
+        ("(?:MZ|)\\s*MZ", "=====MZ====="),
+        ("(?:[a-c]|){2}\\s*+[ab]+", "x c CBbB"),
+        ("(?>.+?)b1", "ba1cb1 c11b"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(signatures().join("test.hdb"), dir.path().join("test.hdb")).unwrap();
+        let signature = format!("Regex;Engine:81-255,Target:0;0&1;{};0/{pattern}/\n", hex("trigger"));
+        fs::write(dir.path().join("regex.ldb"), signature).unwrap();
+        for jit in [false, true] {
+            let engine = EngineBuilder::new().pcre_jit(jit).load(dir.path()).unwrap();
+            let verdict = judge(&engine.scan_bytes(format!("trigger {content}").as_bytes()));
+            assert_eq!(verdict.status, Status::Infected, "{pattern}, JIT: {jit}");
+        }
+    }
+}
+
 /// libclamav takes a regular expression that it gave up for one that does not match.
 #[test]
 fn a_regular_expression_that_was_given_up_was_clean() {

@@ -155,12 +155,13 @@ fn real_files_give_the_same() {
 
 /// A regular expression with much to try.
 fn pattern(rng: &mut Rng, depth: u32) -> String {
-    let atom = |rng: &mut Rng| match rng.u32(0..if depth == 0 { 4 } else { 9 }) {
+    let atom = |rng: &mut Rng| match rng.u32(0..if depth == 0 { 4 } else { 10 }) {
         0..=2 => rng.choice(["a", "b", "c"]).unwrap().to_owned(),
         3 => rng.choice(["[ab]", "[^a]", ".", "\\w"]).unwrap().to_owned(),
         4 | 5 => format!("(?:{}|{})", pattern(rng, depth - 1), pattern(rng, depth - 1)),
         6 => format!("({})", pattern(rng, depth - 1)),
         7 => format!("(?={})", pattern(rng, depth - 1)),
+        8 => format!("(?:{}|)", pattern(rng, depth - 1)),
         _ => format!("(?>{})", pattern(rng, depth - 1)),
     };
     (0..rng.usize(1..4))
@@ -172,7 +173,7 @@ fn pattern(rng: &mut Rng, depth: u32) -> String {
 #[test]
 fn generated_regular_expressions_find_the_same() {
     let mut rng = Rng::with_seed(6);
-    let lines: String = (0..60)
+    let lines: String = (0..120)
         .map(|n| {
             let pattern = format!("{}{}", pattern(&mut rng, 3), rng.choice(["", "", "d", "$"]).unwrap());
             format!("Regex.{n};Engine:81-255,Target:0;0&1;{};0/{pattern}/\n", hex("trigger"))

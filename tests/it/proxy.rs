@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{HeaderMap, HeaderValue};
@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::aws;
@@ -99,6 +100,24 @@ impl Proxy {
             }
         });
         Self { url, calls, server }
+    }
+
+    /// A proxy before which GetObject waits, for keys that begin like this, until the gate has a permit for it.
+    pub async fn gated(key_begin: &'static str) -> (Self, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let waits_at = Arc::clone(&gate);
+        let proxy = Self::start(move |call| {
+            let gate = Arc::clone(&waits_at);
+            async move {
+                if call.operation == "GetObject" && call.key.starts_with(key_begin) {
+                    let _open = gate.acquire().await.unwrap();
+                }
+                Answer::Forward
+            }
+            .boxed()
+        })
+        .await;
+        (proxy, gate)
     }
 
     /// The calls so far of an operation on keys that end like this.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aws_sdk_s3::primitives::ByteStream;
 use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 
 use crate::aws::{Aws, Setup};
 use crate::proxy::{Answer, Proxy};
@@ -256,19 +255,7 @@ async fn what_cannot_be_had_in_parts_is_fetched_whole() {
 #[tokio::test]
 async fn while_large_objects_are_slow_others_are_scanned() {
     let aws = Aws::new().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let opens = Arc::clone(&gate);
-    let proxy = Proxy::start(move |call| {
-        let gate = Arc::clone(&gate);
-        async move {
-            if call.operation == "GetObject" && call.key.starts_with("large") {
-                let _open = gate.acquire().await.unwrap();
-            }
-            Answer::Forward
-        }
-        .boxed()
-    })
-    .await;
+    let (proxy, gate) = Proxy::gated("large").await;
     let mut settings = settings(&proxy).to_vec();
     // Room for one of the large ones at a time.
     settings.extend([("CLAMGATE_SCAN__SPOOL_BYTES", "500000"), ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", "450000")]);
@@ -281,7 +268,7 @@ async fn while_large_objects_are_slow_others_are_scanned() {
     let small = aws.reports(50).await;
     assert!(small.iter().all(|report| report["status"] == "CLEAN"));
     assert!(aws.keys(&aws.quarantine).await.is_empty(), "no large one has been scanned");
-    opens.add_permits(1000);
+    gate.add_permits(1000);
     let large = aws.reports(4).await;
     assert!(large.iter().all(|report| report["status"] == "INFECTED"), "{large:?}");
     aws.until_drained().await;
