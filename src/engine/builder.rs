@@ -22,6 +22,7 @@ use super::handle::{self, EngineHandle};
 use super::limits::Limits;
 use super::logical_expressions;
 use super::pcre_jit;
+use super::streams;
 use super::verdict::{Status, judge};
 
 /// The EICAR test file: harmless, and detected by every real database (<https://www.eicar.org/download-anti-malware-testfile/>).
@@ -187,8 +188,6 @@ impl EngineBuilder {
         self.configure(&handle)?;
         callbacks::register(handle.as_ptr());
 
-        // Before the load, not on a thread beside it: with a second thread in the process, libclamav's reading of unsigned
-        // databases takes twice as long, because stdio begins to lock.
         let fingerprint = snapshot.fingerprint()?;
         pcre_jit::enable(self.pcre_jit);
         logical_expressions::enable(self.fast_logical_expressions);
@@ -254,6 +253,8 @@ impl EngineBuilder {
             options |= clamav_sys::CL_DB_PUA;
         }
         let mut signatures = 0;
+        // libclamav opens a database, reads it and closes it on the thread that calls it (readdb.c: cli_load).
+        let _without_locks = streams::without_locks();
         // SAFETY: `path` is NUL-terminated and lives through the call; `signatures` is a local; the engine is not shared.
         let code = unsafe { clamav_sys::cl_load(path.as_ptr(), handle.as_ptr(), &raw mut signatures, options) };
         handle::check(code).map_err(failed)?;

@@ -24,6 +24,7 @@ mod observations;
 mod pcre_jit;
 mod private_file;
 mod refusals;
+mod streams;
 mod verdict;
 
 use std::collections::BTreeSet;
