@@ -35,7 +35,7 @@ fn generate(include_paths: &[PathBuf]) -> String {
         .allowlist_function("cl_(init|load|retver|retflevel|strerror|set_clcb_msg|scandesc_callback|scanmap_callback)")
         .allowlist_function("cl_fmap_(open_memory|close)")
         .allowlist_function("cl_engine_(new|free|compile|set_num|get_num|set_str)")
-        .allowlist_function("cl_engine_set_clcb_(virus_found|meta|file_inspection|post_scan|file_props)")
+        .allowlist_function("cl_engine_set_clcb_(virus_found|meta|file_inspection|post_scan|file_props|sigload_progress|engine_compile_progress)")
         .allowlist_type("cl_(error_t|msg|engine_field|scan_options)")
         .allowlist_var("CL_(DB|SCAN|INIT)_.*|CLAMAV_VERSION(_NUM)?")
         .default_enum_style(bindgen::EnumVariation::NewType { is_bitfield: false, is_global: true })

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, getrlimit};
@@ -207,7 +207,9 @@ async fn start_engine(config: &Config, service: &Service, scratch_dir: &Path) ->
     }
     tracing::info!(dir = %dir.display(), allocator = allocator(), "loading the definitions");
     let builder = engine_builder(config, scratch_dir);
+    service.set_progress(builder.progress());
     service.set_loading(true);
+    let began = Instant::now();
     let loaded = tokio::task::spawn_blocking(move || Warm::load(builder, dir)).await;
     service.set_loading(false);
     let warm = loaded.context("loading the definitions panicked")??;
@@ -216,6 +218,7 @@ async fn start_engine(config: &Config, service: &Service, scratch_dir: &Path) ->
         version = definitions.version,
         signatures = definitions.signatures,
         fingerprint = definitions.fingerprint,
+        took_ms = began.elapsed().as_millis(),
         "definitions loaded; the canary was found"
     );
     Ok(Arc::new(warm))

@@ -22,6 +22,7 @@ use super::handle::{self, EngineHandle};
 use super::limits::Limits;
 use super::logical_expressions;
 use super::pcre_jit;
+use super::progress::{Progress, Stage};
 use super::streams;
 use super::verdict::{Status, judge};
 
@@ -54,6 +55,7 @@ pub struct EngineBuilder {
     required: Vec<String>,
     pcre_jit: bool,
     fast_logical_expressions: bool,
+    progress: Arc<Progress>,
 }
 
 /// What decides a verdict besides the definitions, in the order that the digest needs.
@@ -89,6 +91,7 @@ impl EngineBuilder {
             required: Vec::new(),
             pcre_jit: true,
             fast_logical_expressions: true,
+            progress: Arc::default(),
         }
     }
 
@@ -172,6 +175,12 @@ impl EngineBuilder {
         self
     }
 
+    /// How far the load is that this builder, or a clone of it, does at the moment.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
     /// Loads, compiles and proves an engine. For a production database this takes some ten seconds and 1.1 GB of memory.
     ///
     /// # Errors
@@ -182,11 +191,14 @@ impl EngineBuilder {
             return Err(LoadError::Limits(problem));
         }
         handle::initialise().map_err(LoadError::Initialise)?;
+        let _running = self.progress.begin();
         let snapshot = Snapshot::take(database)?;
         snapshot.require(&self.required)?;
         let handle = EngineHandle::new().ok_or_else(|| LoadError::Initialise("not enough memory".to_owned()))?;
         self.configure(&handle)?;
         callbacks::register(handle.as_ptr());
+        // SAFETY: the progress lives as long as the builder, which is borrowed, and is taken away below before the engine is used.
+        unsafe { callbacks::register_progress(handle.as_ptr(), Some(&self.progress)) };
 
         let fingerprint = snapshot.fingerprint()?;
         pcre_jit::enable(self.pcre_jit);
@@ -198,6 +210,8 @@ impl EngineBuilder {
         // SAFETY: `handle` is a live engine that only this thread knows.
         handle::check(unsafe { clamav_sys::cl_engine_compile(handle.as_ptr()) })
             .map_err(|message| LoadError::Compile { path: database.to_owned(), message })?;
+        // SAFETY: nothing is handed over.
+        unsafe { callbacks::register_progress(handle.as_ptr(), None) };
         if Snapshot::take(database)? != snapshot {
             return Err(LoadError::Changed(database.to_owned()));
         }
@@ -222,6 +236,7 @@ impl EngineBuilder {
             snapshot,
             options_digest: self.options_digest(),
         };
+        self.progress.reach(Stage::Canary);
         self.prove(&engine, database)?;
         Ok(engine)
     }
