@@ -32,7 +32,7 @@ fn generate(include_paths: &[PathBuf]) -> String {
     let builder = bindgen::Builder::default()
         .header_contents("wrapper.h", "#include <clamav.h>\n")
         .clang_args(include_paths.iter().map(|path| format!("-I{}", path.display())))
-        .allowlist_function("cl_(init|load|retver|retflevel|strerror|set_clcb_msg|scandesc_callback|scanmap_callback)")
+        .allowlist_function("cl_(init|load|cvdverify|cvdverify_ex|retver|retflevel|strerror|set_clcb_msg|scandesc_callback|scanmap_callback)")
         .allowlist_function("cl_fmap_(open_memory|close)")
         .allowlist_function("cl_engine_(new|free|compile|set_num|get_num|set_str)")
         .allowlist_function("cl_engine_set_clcb_(virus_found|meta|file_inspection|post_scan|file_props|sigload_progress|engine_compile_progress)")

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// How often a load says in the log where it is, at most.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// How far the load is that an [`EngineBuilder`](super::EngineBuilder) does at the moment: its thread writes, any other may look. A
-/// load of more than some seconds says so in the log, too.
+/// How far the load is that an [`EngineBuilder`](super::EngineBuilder) does at the moment: its thread writes, any other may
+/// look. A load of more than some seconds says so in the log, too.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<State>);
 

@@ -10,7 +10,8 @@ unsafe extern "C" {
 /// As long as it lives, on its thread.
 pub(super) struct WithoutLocks(PhantomData<*const ()>);
 
-/// From now on, until the answer is dropped, what this thread opens to read has no locks. It must hand none of it to another thread.
+/// From now on, until the answer is dropped, what this thread opens to read has no locks. It must hand none of it to another
+/// thread.
 pub(super) fn without_locks() -> WithoutLocks {
     // SAFETY: it sets a variable of this thread.
     unsafe { clamgate_streams_without_locks(1) };
