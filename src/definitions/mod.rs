@@ -217,3 +217,75 @@ impl Keeper {
         attempt.await.unwrap_or_else(|error| Err(Failure { error: format!("it panicked: {error}"), files: None }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io;
+    use std::path::Path;
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::engine::{EngineBuilder, Status};
+    use crate::scan::{Backend, Current, Input, Observed};
+
+    /// Scans when it is told to.
+    struct Held {
+        warm: Arc<Warm>,
+        gate: Arc<Barrier>,
+    }
+
+    impl Backend for Held {
+        fn current(&self) -> Current {
+            self.warm.current()
+        }
+
+        fn scan(&self, input: &Input) -> io::Result<Observed> {
+            self.gate.wait();
+            self.warm.scan(input)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_takes_too_long_is_given_up() -> Result<(), Box<dyn Error>> {
+        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
+        let warm = Arc::new(Warm::load(EngineBuilder::new(), database)?);
+        let gate = Arc::new(Barrier::new(2));
+        let backend = Arc::new(Held { warm: Arc::clone(&warm), gate: Arc::clone(&gate) });
+        let pool = Arc::new(Pool::new(backend, 1, Duration::from_mins(10))?);
+        let readiness = Readiness::default();
+        let mut config = Config::default();
+        config.definitions.reload = ReloadMode::Drain;
+        let keeper = || Keeper::new(Arc::clone(&warm), Arc::clone(&pool), readiness.clone(), &config);
+        let scan = {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))).await })
+        };
+        while pool.busy() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut impatient = Keeper { patience: Duration::from_millis(20), ..keeper() };
+        let mut obstacles = readiness.obstacles();
+        impatient.reload("test").await;
+        assert!(warm.is_loaded() && warm.current().definitions.signatures > 0);
+        assert!(
+            obstacles.has_changed()? && obstacles.borrow_and_update().is_empty(),
+            "there was an obstacle, and is none any more"
+        );
+        assert!(impatient.retry_at.is_none() && impatient.failed.is_none());
+
+        // The scan that was under way ends with the engine that it began with, and then there is room for the next.
+        let mut patient = keeper();
+        let mut reload = Box::pin(patient.reload("test"));
+        let drained = async {
+            obstacles.wait_for(|now| !now.is_empty()).await.map(drop)?;
+            tokio::task::spawn_blocking(move || gate.wait()).await?;
+            Ok::<_, Box<dyn Error>>(())
+        };
+        let (drained, ()) = tokio::join!(drained, &mut reload);
+        drained?;
+        assert_eq!(scan.await??.verdict.status, Status::Clean);
+        assert!(warm.is_loaded() && readiness.obstacles().borrow().is_empty());
+        Ok(())
+    }
+}
