@@ -128,7 +128,7 @@ async fn in_place_of_the_old_engine_scans_wait_and_none_is_lost() {
         aws.upload(&format!("before{n}"), samples::noise(200_000 + n)).await;
     }
     fs::write(service.database("new.ndb"), signature("New", NEW)).unwrap();
-    // libclamav reads a pipe twice, first to count what is in it: the load waits for the writer.
+    // libclamav reads a pipe twice, first to count what is in it: the load waits for a writer.
     let pipe = service.database("held.ndb");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     service.signal("HUP");
@@ -147,11 +147,8 @@ async fn in_place_of_the_old_engine_scans_wait_and_none_is_lost() {
     aws.upload("during", NEW).await;
     assert!(service.logged("definitions reloaded").is_empty() && !waiting.is_finished());
 
-    for _ in 0..2 {
-        let (pipe, held) = (pipe.clone(), signature("Held", b"held until somebody writes"));
-        tokio::task::spawn_blocking(move || fs::write(pipe, held).unwrap()).await.unwrap();
-    }
-    service.until_logged("definitions reloaded", 1).await;
+    let held = signature("Held", b"held until somebody writes");
+    wait::until_fed(&pipe, &held, || !service.logged("definitions reloaded").is_empty()).await;
     assert_eq!(waiting.await.unwrap(), "stream: New.UNOFFICIAL FOUND\0");
     let found = wait::until("the verdict", || async { aws.get(&aws.quarantine, "during").await }).await;
     assert_eq!(found.tags["clamgate-detail"], "New.UNOFFICIAL");
