@@ -9,7 +9,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CLAMGATE_COMMIT");
 
     // Each in a library of its own: one of an object's symbols makes the linker take all of it.
-    for name in ["logical_expressions", "memory", "pcre_jit", "refusals"] {
+    for name in ["logical_expressions", "memory", "pcre_jit", "refusals", "streams"] {
         let file = format!("src/engine/{name}.c");
         println!("cargo::rerun-if-changed={file}");
         cc::Build::new().file(file).warnings_into_errors(true).compile(&format!("clamgate_{name}"));

@@ -35,6 +35,8 @@ pub struct Health {
     pub scans: usize,
     /// How many scan threads are past their deadline and do not come back.
     pub overdue_threads: usize,
+    /// How far a load of definitions is, the first or a later one: `5200000 of 8700000 signatures`, `compiling, 40%`.
+    pub loading: Option<String>,
     /// What keeps the process from scanning; not ready while there is any.
     pub obstacles: Vec<String>,
 }

@@ -65,7 +65,8 @@
 //!    without an error. Everything else has another status.
 //! 2. What is tagged, copied or deleted is the version that was scanned, or has the ETag that was scanned.
 //! 3. A message is deleted only after all of its records were acted on and reported. Doing that twice changes nothing.
-//! 4. A reload never interrupts scans, and a bad update changes nothing.
+//! 4. A reload never interrupts scans, and a bad update changes nothing. Where memory does not hold two engines, scans wait for
+//!    the reload, and an update whose signatures and digests are right but which cannot be loaded leaves nothing to scan with.
 //! 5. Memory, disk, threads and connections are bounded by the configuration, whatever the objects.
 
 #[cfg(feature = "service")]

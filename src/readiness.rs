@@ -1,6 +1,7 @@
-//! Whether the service takes work: not while the machine is in trouble, and not when no scan thread is left.
+//! Whether the service takes work: not while the machine is in trouble, not when no scan thread is left, and not without
+//! definitions.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -15,13 +16,20 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What keeps the service from taking work.
 #[derive(Debug, Clone)]
 pub struct Readiness {
+    causes: Arc<Mutex<Causes>>,
     obstacles: Arc<watch::Sender<Vec<String>>>,
     look: Arc<Notify>,
 }
 
+#[derive(Debug, Default)]
+struct Causes {
+    machine: Vec<String>,
+    definitions: Option<String>,
+}
+
 impl Default for Readiness {
     fn default() -> Self {
-        Self { obstacles: Arc::new(watch::Sender::new(Vec::new())), look: Arc::default() }
+        Self { causes: Arc::default(), obstacles: Arc::new(watch::Sender::new(Vec::new())), look: Arc::default() }
     }
 }
 
@@ -35,6 +43,11 @@ impl Readiness {
     /// A scan was hindered: looks at the machine at once.
     pub fn look_now(&self) {
         self.look.notify_one();
+    }
+
+    /// There are no definitions to scan with, for this reason; `None` when there are.
+    pub fn without_definitions(&self, why: Option<String>) {
+        self.update(|causes| causes.definitions = why);
     }
 
     /// Keeps looking until `stop`. `overdue` is how many of the `threads` scan threads do not come back.
@@ -60,13 +73,22 @@ impl Readiness {
     }
 
     fn tell(&self, now: Vec<String>) {
-        self.obstacles.send_if_modified(|before| {
+        self.update(|causes| {
             // The text can hold numbers that change all the time.
-            if before.is_empty() && !now.is_empty() {
+            if causes.machine.is_empty() && !now.is_empty() {
                 tracing::error!(obstacles = now.join("; "), "cannot scan; no messages are received until that ends");
-            } else if !before.is_empty() && now.is_empty() {
+            } else if !causes.machine.is_empty() && now.is_empty() {
                 tracing::info!("can scan again");
             }
+            causes.machine = now;
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Causes)) {
+        let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut causes);
+        let now: Vec<String> = causes.definitions.iter().chain(&causes.machine).cloned().collect();
+        self.obstacles.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
             changed

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::definitions::ReloadHandle;
+use crate::engine::Progress;
 use crate::health::Health;
 use crate::intake::Intake;
 use crate::object::S3Store;
@@ -30,6 +31,8 @@ pub struct Service {
     consumer: OnceLock<Arc<Consumer<SqsQueue>>>,
     /// The first engine is being loaded.
     loading: AtomicBool,
+    /// How far that load is, and every later one.
+    progress: OnceLock<Arc<Progress>>,
 }
 
 /// What exists as soon as the engine is warm.
@@ -56,6 +59,7 @@ impl Service {
             parts: OnceLock::new(),
             consumer: OnceLock::new(),
             loading: AtomicBool::new(false),
+            progress: OnceLock::new(),
         }
     }
 
@@ -73,6 +77,11 @@ impl Service {
     /// Messages are received. Only the first call counts.
     pub fn set_consumer(&self, consumer: Arc<Consumer<SqsQueue>>) {
         let _ = self.consumer.set(consumer);
+    }
+
+    /// How far loads are can be seen here. Only the first call counts.
+    pub fn set_progress(&self, progress: Arc<Progress>) {
+        let _ = self.progress.set(progress);
     }
 
     /// The first engine is being loaded, or no longer.
@@ -106,6 +115,7 @@ impl Service {
             in_flight: self.consumer.get().map_or(0, |consumer| consumer.in_flight()),
             scans: parts.map_or(0, |parts| parts.pool.busy()),
             overdue_threads: parts.map_or(0, |parts| *parts.pool.overdue().borrow()),
+            loading: self.progress.get().and_then(|progress| progress.stage()).map(|stage| stage.to_string()),
             obstacles,
         }
     }
@@ -116,7 +126,10 @@ impl Service {
         let health = self.health();
         let mut complaints = health.obstacles;
         if health.state != "serving" {
-            complaints.push(health.state);
+            complaints.push(match health.loading {
+                Some(progress) if health.state == "loading" => format!("loading: {progress}"),
+                _ => health.state,
+            });
         }
         let age = self.definitions_age().filter(|&age| !self.max_definitions_age.is_zero() && age > self.max_definitions_age);
         complaints.extend(age.map(|age| {

@@ -138,21 +138,34 @@ pub fn configure(cli: &Cli) -> Result<Config, ExitCode> {
     Ok(config)
 }
 
-/// What works on objects, as configured, within the intake's budget.
-fn objects_of(config: &Config, intake: &Intake, sdk: &SdkConfig) -> io::Result<Objects<S3Store>> {
-    let s3 = aws::s3(sdk);
-    Ok(Objects {
-        store: S3Store::new(s3.clone(), config.scan.ranged_fetch_bytes),
-        pool: Arc::clone(&intake.pool),
-        budget: intake.budget.clone(),
-        actions: Actions::new(s3.clone(), config.actions.clone()),
-        policy: config.actions.clone(),
-        filters: config.queue.filters.clone(),
-        outbox: config.report.outbox.clone().map(|location| Outbox::new(s3, location)),
-        sinks: Sinks::new(&config.report, sdk)?,
-        scratch_dir: intake.scratch_dir.clone(),
-        max_file_size_bytes: intake.max_file_size_bytes,
-    })
+/// What reaches beyond this machine. None of it needs an engine: it can be made while one is loaded.
+struct Outside {
+    s3: aws_sdk_s3::Client,
+    actions: Actions,
+    sinks: Sinks,
+}
+
+impl Outside {
+    fn new(config: &Config, sdk: &SdkConfig) -> io::Result<Self> {
+        let s3 = aws::s3(sdk);
+        Ok(Self { actions: Actions::new(s3.clone(), config.actions.clone()), sinks: Sinks::new(&config.report, sdk)?, s3 })
+    }
+
+    /// What works on objects, as configured, within the intake's budget.
+    fn objects(self, config: &Config, intake: &Intake) -> Objects<S3Store> {
+        Objects {
+            store: S3Store::new(self.s3.clone(), config.scan.ranged_fetch_bytes),
+            pool: Arc::clone(&intake.pool),
+            budget: intake.budget.clone(),
+            actions: self.actions,
+            policy: config.actions.clone(),
+            filters: config.queue.filters.clone(),
+            outbox: config.report.outbox.clone().map(|location| Outbox::new(self.s3, location)),
+            sinks: self.sinks,
+            scratch_dir: intake.scratch_dir.clone(),
+            max_file_size_bytes: intake.max_file_size_bytes,
+        }
+    }
 }
 
 /// Says what is wrong with the usage.

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, OK, USAGE, engine_builder, objects_of};
+use super::{FAILED, OK, Outside, USAGE, engine_builder};
 use crate::aws;
 use crate::clamd;
 use crate::config::Config;
@@ -166,16 +166,17 @@ async fn work(
     abandon: &CancellationToken,
 ) -> Result<()> {
     let stop = &service.stop;
-    let Some(warm) = start_engine(config, service, scratch_dir).await? else { return Ok(()) };
-    let assembly = tokio::select! {
-        assembly = assemble(config, &warm, scratch_dir) => assembly?,
+    // What the load waits for is the processor, and what the connections wait for is the network.
+    let ready = async { tokio::try_join!(start_engine(config, service, scratch_dir), connect(config)) };
+    let (warm, connected) = tokio::select! {
+        ready = ready => ready?,
         () = stop.cancelled() => return Ok(()),
     };
-    let Assembly { parts, queue } = assembly;
+    let (parts, queue) = assemble(config, &warm, scratch_dir, connected)?;
     let fitness = Fitness::new(scratch_dir, config.scan.min_free_bytes);
     let pool = &parts.pool;
     tokio::spawn(service.readiness.clone().watch(fitness, pool.overdue(), pool.threads(), stop.clone()));
-    tokio::spawn(Keeper::new(warm, &config.definitions).run(requests, stop.clone()));
+    tokio::spawn(Keeper::new(warm, Arc::clone(pool), service.readiness.clone(), config).run(requests, stop.clone()));
     if config.definitions.freshclam.enabled {
         tokio::spawn(freshclam(config).run(service.reload.clone(), stop.clone()));
     }
@@ -197,45 +198,34 @@ async fn work(
     })
     .map(|_| ())
 }
-/// Gets definitions if there are none, and loads them; `None` when told to stop meanwhile.
-async fn start_engine(config: &Config, service: &Service, scratch_dir: &Path) -> Result<Option<Arc<Warm>>> {
-    let stop = &service.stop;
+
+/// Gets definitions if there are none, and loads them. Dropped meanwhile, it leaves libclamav at work.
+async fn start_engine(config: &Config, service: &Service, scratch_dir: &Path) -> Result<Arc<Warm>> {
     let dir = config.definitions.dir.clone();
     if config.definitions.freshclam.enabled {
-        let freshclam = freshclam(config);
-        tokio::select! {
-            () = freshclam.first_download() => {}
-            () = stop.cancelled() => return Ok(None),
-        }
+        freshclam(config).first_download().await;
     }
     tracing::info!(dir = %dir.display(), allocator = allocator(), "loading the definitions");
     let builder = engine_builder(config, scratch_dir);
+    service.set_progress(builder.progress());
     service.set_loading(true);
-    let load = tokio::task::spawn_blocking(move || Warm::load(builder, dir));
-    let loaded = tokio::select! {
-        loaded = load => loaded.context("loading the definitions panicked"),
-        () = stop.cancelled() => return Ok(None),
-    };
+    let began = Instant::now();
+    let loaded = tokio::task::spawn_blocking(move || Warm::load(builder, dir)).await;
     service.set_loading(false);
-    let warm = loaded??;
+    let warm = loaded.context("loading the definitions panicked")??;
     let definitions = warm.current().definitions;
     tracing::info!(
         version = definitions.version,
         signatures = definitions.signatures,
         fingerprint = definitions.fingerprint,
+        took_ms = began.elapsed().as_millis(),
         "definitions loaded; the canary was found"
     );
-    Ok(Some(Arc::new(warm)))
+    Ok(Arc::new(warm))
 }
 
 fn freshclam(config: &Config) -> Freshclam {
     Freshclam::new(config.definitions.freshclam.clone(), config.definitions.dir.clone(), config.required_databases())
-}
-
-/// The parts, connected.
-struct Assembly {
-    parts: Parts,
-    queue: Option<Source>,
 }
 
 /// A queue that can be received from.
@@ -244,41 +234,54 @@ struct Source {
     most_receives: Option<u32>,
 }
 
-/// Connects the parts, after checking that queue and destinations can be used.
-async fn assemble(config: &Config, warm: &Arc<Warm>, scratch_dir: &Path) -> Result<Assembly> {
+/// What the configuration needs beyond this machine.
+struct Connected {
+    outside: Outside,
+    source: Option<Source>,
+}
+
+/// Connects, after checking that queue and destinations can be used; `None` when nothing is needed.
+async fn connect(config: &Config) -> Result<Option<Connected>> {
+    if config.queue.url.is_none() && config.http.s3_buckets.is_empty() {
+        return Ok(None);
+    }
+    let sdk = aws::config().await;
+    let sqs = aws::sqs(&sdk);
+    let outside = Outside::new(config, &sdk)?;
+    outside.sinks.prepare().await?;
+    let Some(url) = config.queue.url.clone() else { return Ok(Some(Connected { outside, source: None })) };
+
+    let queue = SqsQueue::new(sqs.clone(), url, Duration::from_secs(config.queue.wait_secs.into()));
+    let arn = queue.arn().await.context("cannot use queue.url")?;
+    let most_receives = queue.most_receives().await.context("cannot use queue.url")?;
+    if most_receives.is_none() {
+        tracing::warn!("the queue has no redrive policy: a message that cannot be worked off comes back for ever");
+    }
+    for url in config.report.queue_urls() {
+        let reports = SqsQueue::new(sqs.clone(), url.to_owned(), Duration::ZERO).arn().await;
+        let reports = reports.with_context(|| format!("cannot use {url}, which reports should go to"))?;
+        anyhow::ensure!(reports != arn, "{url}, which reports should go to, is the queue that the events come from");
+    }
+    outside.actions.check_destinations(&arn, &config.report.locations()).await?;
+    Ok(Some(Connected { outside, source: Some(Source { queue, most_receives }) }))
+}
+
+/// Joins the engine and the connections.
+fn assemble(
+    config: &Config,
+    warm: &Arc<Warm>,
+    scratch_dir: &Path,
+    connected: Option<Connected>,
+) -> Result<(Parts, Option<Source>)> {
     let pool = Pool::new(Arc::clone(warm) as Arc<dyn Backend>, config.threads(), config.scan_timeout())
         .context("cannot start scan threads")?;
     let scan = &config.scan;
     let pool = Arc::new(pool.remembering(scan.cached_verdicts));
     let budget = Budget::new(scan.memory_bytes, scan.spool_bytes, scan.in_memory_max_bytes);
     let intake = Intake::new(Arc::clone(&pool), budget, scratch_dir.to_owned(), config.limits.max_file_size_bytes);
-    let mut parts = Parts { warm: Arc::clone(warm), pool, intake: Arc::new(intake), objects: None };
-    if config.queue.url.is_none() && config.http.s3_buckets.is_empty() {
-        return Ok(Assembly { parts, queue: None });
-    }
-
-    let sdk = aws::config().await;
-    let sqs = aws::sqs(&sdk);
-    let objects = objects_of(config, &parts.intake, &sdk)?;
-    objects.sinks.prepare().await?;
-    let mut source = None;
-    if let Some(url) = config.queue.url.clone() {
-        let queue = SqsQueue::new(sqs.clone(), url, Duration::from_secs(config.queue.wait_secs.into()));
-        let arn = queue.arn().await.context("cannot use queue.url")?;
-        let most_receives = queue.most_receives().await.context("cannot use queue.url")?;
-        if most_receives.is_none() {
-            tracing::warn!("the queue has no redrive policy: a message that cannot be worked off comes back for ever");
-        }
-        for url in config.report.queue_urls() {
-            let reports = SqsQueue::new(sqs.clone(), url.to_owned(), Duration::ZERO).arn().await;
-            let reports = reports.with_context(|| format!("cannot use {url}, which reports should go to"))?;
-            anyhow::ensure!(reports != arn, "{url}, which reports should go to, is the queue that the events come from");
-        }
-        objects.actions.check_destinations(&arn, &config.report.locations()).await?;
-        source = Some(Source { queue, most_receives });
-    }
-    parts.objects = Some(Arc::new(objects));
-    Ok(Assembly { parts, queue: source })
+    let (outside, source) = connected.map(|connected| (connected.outside, connected.source)).unzip();
+    let objects = outside.map(|outside| Arc::new(outside.objects(config, &intake)));
+    Ok((Parts { warm: Arc::clone(warm), pool, intake: Arc::new(intake), objects }, source.flatten()))
 }
 
 /// Works off the queue until told to stop.

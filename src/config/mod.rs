@@ -85,10 +85,25 @@ pub struct DefinitionsConfig {
     /// When the definitions were built longer ago, `/readyz` says that this service is not ready; 0 for never. It goes on working off
     /// its queue. Databases that do not say when they were built have no age.
     pub max_age_secs: u64,
+    /// Whether a reload keeps the old engine in use until the new one is proved, which takes memory for two.
+    pub reload: ReloadMode,
     /// Where libclamav 1.5 finds the certificates that verify signed databases, instead of its built-in directory.
     pub certs_dir: Option<PathBuf>,
     /// The updater that this process runs itself.
     pub freshclam: FreshclamConfig,
+}
+
+/// How definitions are reloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReloadMode {
+    /// Beside the old engine where memory holds two (the limits of control groups and what the machine has left), else after
+    /// it.
+    Auto,
+    /// Beside the old engine: scans go on.
+    Beside,
+    /// After the old engine: scans wait until the new one is loaded. When it cannot be, nothing is scanned until it can.
+    Drain,
 }
 
 /// `[definitions.freshclam]`
@@ -203,6 +218,7 @@ impl Default for DefinitionsConfig {
             canary: None,
             pua: false,
             max_age_secs: 7 * 24 * 3600,
+            reload: ReloadMode::Auto,
             certs_dir: None,
             freshclam: FreshclamConfig::default(),
         }

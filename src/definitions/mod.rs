@@ -1,8 +1,10 @@
 //! Keeps the warm engine's definitions current: runs freshclam, watches the database directory, reloads.
 //!
-//! An update that is missing, partial or malformed leaves the engine in use as it is, and is logged.
+//! An update that is missing, partial or malformed leaves the engine in use as it is, and is logged. Where memory does not hold
+//! two engines, it can leave none: then nothing is scanned (`docs/adr/0021-reload-and-memory.md`).
 
 mod freshclam;
+mod plan;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,17 +14,45 @@ use tokio_util::sync::CancellationToken;
 
 pub use freshclam::Freshclam;
 
-use crate::config::DefinitionsConfig;
-use crate::engine::{LoadError, Snapshot};
-use crate::scan::Warm;
+use plan::Plan;
+
+use crate::backoff::backoff;
+use crate::config::{Config, ReloadMode};
+use crate::engine::{Definitions, LoadError, Snapshot};
+use crate::readiness::Readiness;
+use crate::scan::{Pool, Warm};
 use crate::telemetry::events;
+
+/// The pause after the first load that left no engine behind; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_mins(5);
+
+/// How much longer than its scans may take a drain may take.
+const SPARE: Duration = Duration::from_secs(10);
 
 /// Watches the database directory and reloads.
 pub struct Keeper {
     warm: Arc<Warm>,
+    pool: Arc<Pool>,
+    readiness: Readiness,
     poll: Duration,
+    mode: ReloadMode,
+    /// What must be left for objects, in bytes.
+    budget: u64,
+    /// How long a drain may take.
+    patience: Duration,
     /// The files of the last load that failed: not tried again before they change.
     failed: Option<Snapshot>,
+    /// How many loads have failed since there was an engine, and when the next is tried.
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+/// Why there are no new definitions.
+struct Failure {
+    error: String,
+    /// The files that were tried; `None` if trying the same again can help.
+    files: Option<Snapshot>,
 }
 
 /// A wish to reload. Dropping all of them ends nothing: the directory is still watched.
@@ -49,14 +79,27 @@ impl ReloadHandle {
 }
 
 impl Keeper {
-    /// A keeper of the warm engine.
+    /// A keeper of the pool's warm engine.
     #[must_use]
-    pub fn new(warm: Arc<Warm>, config: &DefinitionsConfig) -> Self {
-        Self { warm, poll: Duration::from_secs(config.poll_secs), failed: None }
+    pub fn new(warm: Arc<Warm>, pool: Arc<Pool>, readiness: Readiness, config: &Config) -> Self {
+        Self {
+            warm,
+            pool,
+            readiness,
+            poll: Duration::from_secs(config.definitions.poll_secs),
+            mode: config.definitions.reload,
+            budget: config.scan.memory_bytes,
+            // One that runs and one that waits behind it, on each thread.
+            patience: (config.scan_timeout() * 2).saturating_add(SPARE),
+            failed: None,
+            failures: 0,
+            retry_at: None,
+        }
     }
 
     /// Reloads on request, and when the directory differs from what is loaded, until `stop`.
     pub async fn run(mut self, mut requests: ReloadRequests, stop: CancellationToken) {
+        Plan::now(self.mode, &self.warm, self.budget).tell("start");
         loop {
             let poll = async {
                 if self.poll.is_zero() {
@@ -64,9 +107,16 @@ impl Keeper {
                 }
                 tokio::time::sleep(self.poll).await;
             };
+            let retry = async {
+                match self.retry_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(()) = requests.0.recv() => self.reload("requested").await,
+                () = retry => self.reload("tried again").await,
                 () = poll => self.reload_if_changed().await,
             }
         }
@@ -82,23 +132,26 @@ impl Keeper {
             }
             Err(_) => return,
         };
-        if now != self.warm.snapshot() && self.failed.as_ref() != Some(&now) {
+        let is_new = now != self.warm.snapshot() || !self.warm.is_loaded();
+        if is_new && self.failed.as_ref() != Some(&now) {
             self.reload("changed").await;
         }
     }
 
     async fn reload(&mut self, why: &'static str) {
         let began = Instant::now();
-        tracing::info!(why, "reloading the definitions");
-        let warm = Arc::clone(&self.warm);
-        let loaded = tokio::task::spawn_blocking(move || {
-            let before = Snapshot::take(warm.database()).ok();
-            warm.reload().map_err(|error| (error, before))
-        })
-        .await;
-        match loaded {
-            Ok(Ok(definitions)) => {
-                self.failed = None;
+        let plan = Plan::now(self.mode, &self.warm, self.budget);
+        plan.tell(why);
+        let reloaded = if plan.is_drain() && self.warm.is_loaded() {
+            self.drain_and_load().await
+        } else {
+            self.attempt(Warm::reload).await
+        };
+        self.retry_at = None;
+        match reloaded {
+            Ok(definitions) => {
+                (self.failed, self.failures) = (None, 0);
+                self.readiness.without_definitions(None);
                 events::reloaded("done");
                 tracing::info!(
                     version = definitions.version,
@@ -108,16 +161,131 @@ impl Keeper {
                     "definitions reloaded"
                 );
             }
-            Ok(Err((error, before))) => {
+            Err(Failure { error, files }) => {
                 events::reloaded("failed");
-                // Files that changed under the load are tried again at the next look.
-                self.failed = if matches!(error, LoadError::Changed(_)) { None } else { before };
-                tracing::error!(error = error.to_string(), "definitions not reloaded; the engine in use stays");
-            }
-            Err(error) => {
-                events::reloaded("failed");
-                tracing::error!(error = error.to_string(), "the reload panicked; the engine in use stays");
+                self.failed = files;
+                if self.warm.is_loaded() {
+                    self.readiness.without_definitions(None);
+                    tracing::error!(error, "definitions not reloaded; the engine in use stays");
+                    return;
+                }
+                self.failures += 1;
+                let pause = backoff(FIRST_RETRY, self.failures, LONGEST_RETRY);
+                self.retry_at = Some(Instant::now() + pause);
+                self.readiness.without_definitions(Some(format!("no definitions are loaded: {error}")));
+                tracing::error!(
+                    error,
+                    retry_secs = pause.as_secs(),
+                    "definitions not reloaded; nothing is scanned until they are"
+                );
             }
         }
+    }
+
+    /// Proves what can be proved while scans go on, lets them end, and loads in place of the old engine.
+    async fn drain_and_load(&self) -> Result<Arc<Definitions>, Failure> {
+        let stuck = |error: String| Failure { error, files: None };
+        if *self.pool.overdue().borrow() > 0 {
+            return Err(stuck("the old engine cannot be freed: a scan does not come back".to_owned()));
+        }
+        let checked = self.attempt(Warm::check).await?;
+        let why = "new definitions are being loaded, in place of the old ones: memory does not hold both";
+        self.readiness.without_definitions(Some(why.to_owned()));
+        let drained = tokio::time::timeout(self.patience, self.pool.drain()).await;
+        let drained = drained.map_err(|_| stuck(format!("scans have not ended after {} s", self.patience.as_secs())))?;
+        let loaded = self.attempt(move |warm| warm.replace(&checked)).await;
+        // Whoever has waited scans with the new engine; without one, it is told so.
+        drop(drained);
+        loaded
+    }
+
+    /// Does something that blocks.
+    async fn attempt<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Warm) -> Result<T, LoadError> + Send + 'static,
+    {
+        let warm = Arc::clone(&self.warm);
+        let attempt = tokio::task::spawn_blocking(move || {
+            let before = Snapshot::take(warm.database()).ok();
+            work(&warm).map_err(|error| Failure {
+                error: error.to_string(),
+                // Files that changed under the load are tried again at the next look.
+                files: before.filter(|_| !matches!(error, LoadError::Changed(_))),
+            })
+        });
+        attempt.await.unwrap_or_else(|error| Err(Failure { error: format!("it panicked: {error}"), files: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io;
+    use std::path::Path;
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::engine::{EngineBuilder, Status};
+    use crate::scan::{Backend, Current, Input, Observed};
+
+    /// Scans when it is told to.
+    struct Held {
+        warm: Arc<Warm>,
+        gate: Arc<Barrier>,
+    }
+
+    impl Backend for Held {
+        fn current(&self) -> Current {
+            self.warm.current()
+        }
+
+        fn scan(&self, input: &Input) -> io::Result<Observed> {
+            self.gate.wait();
+            self.warm.scan(input)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_takes_too_long_is_given_up() -> Result<(), Box<dyn Error>> {
+        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
+        let warm = Arc::new(Warm::load(EngineBuilder::new(), database)?);
+        let gate = Arc::new(Barrier::new(2));
+        let backend = Arc::new(Held { warm: Arc::clone(&warm), gate: Arc::clone(&gate) });
+        let pool = Arc::new(Pool::new(backend, 1, Duration::from_mins(10))?);
+        let readiness = Readiness::default();
+        let mut config = Config::default();
+        config.definitions.reload = ReloadMode::Drain;
+        let keeper = || Keeper::new(Arc::clone(&warm), Arc::clone(&pool), readiness.clone(), &config);
+        let scan = {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.scan(|| Ok(Input::from_bytes(vec![1; 20]))).await })
+        };
+        while pool.busy() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut impatient = Keeper { patience: Duration::from_millis(20), ..keeper() };
+        let mut obstacles = readiness.obstacles();
+        impatient.reload("test").await;
+        assert!(warm.is_loaded() && warm.current().definitions.signatures > 0);
+        assert!(
+            obstacles.has_changed()? && obstacles.borrow_and_update().is_empty(),
+            "there was an obstacle, and is none any more"
+        );
+        assert!(impatient.retry_at.is_none() && impatient.failed.is_none());
+
+        // The scan that was under way ends with the engine that it began with, and then there is room for the next.
+        let mut patient = keeper();
+        let mut reload = Box::pin(patient.reload("test"));
+        let drained = async {
+            obstacles.wait_for(|now| !now.is_empty()).await.map(drop)?;
+            tokio::task::spawn_blocking(move || gate.wait()).await?;
+            Ok::<_, Box<dyn Error>>(())
+        };
+        let (drained, ()) = tokio::join!(drained, &mut reload);
+        drained?;
+        assert_eq!(scan.await??.verdict.status, Status::Clean);
+        assert!(warm.is_loaded() && readiness.obstacles().borrow().is_empty());
+        Ok(())
     }
 }

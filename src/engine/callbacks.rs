@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::time::Instant;
 
 use clamav_sys::{cl_error_t, cl_msg};
@@ -15,6 +16,7 @@ use super::formats::{self, Layer};
 use super::meanings::{Means, Source, meaning};
 use super::observations::{Message, Observations, Severity};
 use super::private_file::{FrozenFile, PrivateFile};
+use super::progress::{Progress, Stage};
 
 /// What one scan's callbacks write to. libclamav gets its address and hands it back on the thread that scans.
 pub(super) struct ScanContext {
@@ -83,6 +85,48 @@ pub(super) fn register(engine: *mut clamav_sys::cl_engine) {
         clamav_sys::cl_engine_set_clcb_post_scan(engine, Some(post_scan));
         clamav_sys::cl_engine_set_clcb_file_props(engine, Some(file_props));
     }
+}
+
+/// Registers where a load and a compilation say how far they are, or takes it away again.
+///
+/// # Safety
+///
+/// The caller owns `engine` and has not shared it. `progress` lives until it is taken away or the engine is freed.
+pub(super) unsafe fn register_progress(engine: *mut clamav_sys::cl_engine, progress: Option<&Progress>) {
+    let context = progress.map_or(ptr::null_mut(), |progress| ptr::from_ref(progress).cast_mut().cast());
+    // SAFETY: the caller's promise; the functions are 'static, never unwind, and take null for nobody.
+    unsafe {
+        clamav_sys::cl_engine_set_clcb_sigload_progress(engine, progress.and(Some(signatures_read)), context);
+        clamav_sys::cl_engine_set_clcb_engine_compile_progress(engine, progress.and(Some(steps_compiled)), context);
+    }
+}
+
+/// Called for each ten thousandth signature and at the end of each file (readdb.c).
+extern "C" fn signatures_read(total: usize, done: usize, context: *mut c_void) -> cl_error_t {
+    // SAFETY: the context is what `register_progress` was given.
+    unsafe { reached(context, "signatures_read", Stage::Signatures { done, total }) }
+}
+
+/// Called some fifty times (readdb.c: cl_engine_compile).
+extern "C" fn steps_compiled(total: usize, done: usize, context: *mut c_void) -> cl_error_t {
+    // SAFETY: as above.
+    unsafe { reached(context, "steps_compiled", Stage::Compiling { done, total }) }
+}
+
+/// A panic changes nothing: how far a load is says nothing about how it ends.
+///
+/// # Safety
+///
+/// `context` is null or points to a [`Progress`] that is alive.
+unsafe fn reached(context: *mut c_void, callback: &'static str, stage: Stage) -> cl_error_t {
+    let _ = catch_unwind(|| {
+        run_hook(callback);
+        // SAFETY: the caller's promise.
+        if let Some(progress) = unsafe { context.cast::<Progress>().as_ref() } {
+            progress.reach(stage);
+        }
+    });
+    clamav_sys::CL_SUCCESS
 }
 
 #[cfg(test)]
@@ -303,6 +347,7 @@ pub(super) mod tests {
     use std::cell::RefCell;
     use std::io::{Cursor, Write};
     use std::path::Path;
+    use std::rc::Rc;
 
     use zip::result::ZipResult;
 
@@ -326,6 +371,34 @@ pub(super) mod tests {
         writer.start_file("member", zip::write::SimpleFileOptions::default())?;
         writer.write_all(content)?;
         Ok(writer.finish()?.into_inner())
+    }
+
+    #[test]
+    fn a_load_says_how_far_it_is_and_survives_a_panic_about_it() -> Result<(), Box<dyn std::error::Error>> {
+        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
+        let builder = EngineBuilder::new();
+        let (progress, stages) = (builder.progress(), Rc::new(RefCell::new(Vec::new())));
+        let seen = Rc::clone(&stages);
+        // What the one before has left.
+        set_hook(move |callback| seen.borrow_mut().push((callback, progress.stage().map(|stage| stage.to_string()))));
+        builder.load(&database)?;
+        set_hook(|_| ());
+        let stages = stages.take();
+        let has = |callback, text: &str| {
+            stages.iter().any(|(by, stage)| *by == callback && stage.as_ref().is_some_and(|stage| stage.contains(text)))
+        };
+        assert!(has("signatures_read", "looking at the files") && has("signatures_read", "signatures"), "{stages:?}");
+        assert!(has("steps_compiled", "signatures") && has("steps_compiled", "compiling, "), "{stages:?}");
+        assert!(has("virus_found", "looking for the canary"), "{stages:?}");
+        assert_eq!(builder.progress().stage(), None);
+
+        for callback in ["signatures_read", "steps_compiled"] {
+            set_hook(move |running| assert!(running != callback, "injected"));
+            let loaded = builder.load(&database);
+            set_hook(|_| ());
+            loaded?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -164,6 +164,17 @@ impl Snapshot {
         }
     }
 
+    /// The signed databases.
+    pub(super) fn signed(&self) -> impl Iterator<Item = &Path> {
+        let is_signed = |stamp: &&Stamp| ending(&stamp.path).is_some_and(|ending| SIGNED.contains(&ending));
+        self.files.iter().filter(is_signed).map(|stamp| stamp.path.as_path())
+    }
+
+    /// Whether no file holds anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.iter().all(|stamp| stamp.size == 0)
+    }
+
     /// The directory or file that was looked at.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -23,7 +23,9 @@ mod memory;
 mod observations;
 mod pcre_jit;
 mod private_file;
+mod progress;
 mod refusals;
+mod streams;
 mod verdict;
 
 use std::collections::BTreeSet;
@@ -46,6 +48,7 @@ pub use members::Members;
 pub use memory::{allocator, release_free_memory};
 pub use observations::{Message, Observations, Severity};
 pub use private_file::{FrozenFile, PrivateFile};
+pub use progress::{Progress, Stage};
 pub use verdict::{Reason, Status, Verdict, is_detection, judge};
 
 use callbacks::ScanContext;

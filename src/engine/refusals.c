@@ -16,6 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* In streams.c. */
+void clamgate_stream_opened(FILE *file, const char *mode);
+
 /* The directory of the scan's temporary files while this thread is watched, or NULL. */
 static _Thread_local const char *scratch;
 static _Thread_local const char *refused_call;
@@ -174,9 +177,11 @@ int mkdir(const char *path, mode_t mode)
 FILE *fopen64(const char *path, const char *mode)
 {
     FILE *file = REAL(fopen64)(path, mode);
-    if (!file && strpbrk(mode, "wa+"))
+    if (file)
+        clamgate_stream_opened(file, mode);
+    else if (strpbrk(mode, "wa+"))
         note("fopen");
-    else if (!file)
+    else
         note_unopened("fopen", path, 0);
     return file;
 }
@@ -184,7 +189,9 @@ FILE *fopen64(const char *path, const char *mode)
 FILE *fdopen(int fd, const char *mode)
 {
     FILE *file = REAL(fdopen)(fd, mode);
-    if (!file)
+    if (file)
+        clamgate_stream_opened(file, mode);
+    else
         note("fdopen");
     return file;
 }

@@ -103,7 +103,8 @@ pub(super) async fn definitions(State(api): State<Arc<Api>>) -> Result<Json<Curr
     }))
 }
 
-/// Load the definitions again, as SIGHUP does. Scans go on meanwhile; definitions that cannot be used change nothing.
+/// Load the definitions again, as SIGHUP does. Scans go on meanwhile, or wait, as `definitions.reload` says; definitions that
+/// cannot be used change nothing while scans go on.
 #[utoipa::path(
     post,
     path = "/v1/reload",

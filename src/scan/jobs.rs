@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, oneshot, watch};
 
 use super::backend::Current;
 use super::pool::{ScanError, Scanned};
@@ -41,7 +41,14 @@ struct State {
 
 struct Job {
     reply: Reply,
-    slot: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// What a job holds from its submission to its end, even when it is overdue.
+#[expect(dead_code, reason = "it is held")]
+pub(super) struct Place {
+    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) turn: OwnedRwLockReadGuard<()>,
 }
 
 struct Run {
@@ -52,7 +59,7 @@ struct Run {
     content: Option<(Option<String>, u64)>,
     /// `None` when the job is overdue and has been answered.
     reply: Option<Reply>,
-    slot: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Ends the watch when dropped.
@@ -72,16 +79,16 @@ impl Jobs {
     }
 
     /// Takes a job in; `None`, with the answer given, when no thread is left for it.
-    pub(super) fn submit(&self, reply: Reply, slot: OwnedSemaphorePermit) -> Option<u64> {
+    pub(super) fn submit(&self, reply: Reply, place: Place) -> Option<u64> {
         let mut state = self.lock();
         if self.overdue_in(&state) == self.threads {
-            drop(slot);
+            drop(place);
             let _ = reply.send(Err(ScanError::Stuck));
             return None;
         }
         state.next += 1;
         let id = state.next;
-        state.waiting.insert(id, Job { reply, slot });
+        state.waiting.insert(id, Job { reply, place });
         Some(id)
     }
 
@@ -89,7 +96,7 @@ impl Jobs {
     pub(super) fn begin(&self, id: u64, with: Current) -> bool {
         let mut state = self.lock();
         let Some(job) = state.waiting.remove(&id).filter(|job| !job.reply.is_closed()) else { return false };
-        let run = Run { began: None, with, content: None, reply: Some(job.reply), slot: job.slot };
+        let run = Run { began: None, with, content: None, reply: Some(job.reply), place: job.place };
         state.running.insert(id, run);
         true
     }
@@ -117,7 +124,7 @@ impl Jobs {
         }
         drop(state);
         // Free before the caller knows: what it sees afterwards is an idle thread.
-        drop(run.slot);
+        drop(run.place);
         match run.reply {
             Some(reply) => {
                 let _ = reply.send(outcome);
@@ -223,7 +230,7 @@ impl Drop for Watch {
 mod tests {
     use std::sync::mpsc;
 
-    use tokio::sync::Semaphore;
+    use tokio::sync::{RwLock, Semaphore};
     use tracing::{Event, Metadata, Subscriber, span};
 
     use super::*;
@@ -261,7 +268,9 @@ mod tests {
             overdue: watch::Sender::new(0),
         });
         let (reply, mut answer) = oneshot::channel();
-        let id = jobs.submit(reply, Arc::new(Semaphore::new(1)).try_acquire_owned()?).ok_or("not accepted")?;
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned()?;
+        let turn = Arc::new(RwLock::new(())).try_read_owned()?;
+        let id = jobs.submit(reply, Place { slot, turn }).ok_or("not accepted")?;
         let definitions = Definitions { version: 1, built_at: None, signatures: 1, fingerprint: "f".into() };
         assert!(jobs.begin(id, Current { definitions: Arc::new(definitions), options_digest: "o".into() }));
         jobs.read(id, Some("digest".to_owned()), 20);

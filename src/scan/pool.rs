@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot, watch};
 
 use super::backend::{Backend, Current};
 use super::input::Input;
-use super::jobs::{Jobs, Watch};
+use super::jobs::{Jobs, Place, Watch};
 use super::known::{Known, Lookup};
 use crate::engine::{Reason, Status, Verdict, judge};
 
@@ -28,6 +28,9 @@ pub struct Pool {
     /// `None` when every input is scanned.
     known: Option<Known>,
     slots: Arc<Semaphore>,
+    /// Read by each scan that has a slot. Behind the slots, so that whoever writes waits for the few that have one, not for all
+    /// that wait for one.
+    gate: Arc<RwLock<()>>,
     jobs: Arc<Jobs>,
     /// Ends before the threads are joined.
     watch: Option<Watch>,
@@ -63,6 +66,10 @@ impl Scanned {
         Self { verdict, with, sha256: None, size, scanned_at: OffsetDateTime::now_utc(), took: Duration::ZERO, cached: false }
     }
 }
+
+/// No scan runs, and none begins, before this is dropped: [`Pool::drain`].
+#[derive(Debug)]
+pub struct Drained(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
 /// Why there is no verdict. It says nothing about the input.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +119,8 @@ impl Pool {
         // One waiting job for each running one keeps the threads busy; more would only hold memory.
         let slots = Arc::new(Semaphore::new(threads * 2));
         let (jobs, watch) = Jobs::start(threads, timeout.saturating_add(OVERTIME))?;
-        Ok(Self { backend, known: None, slots, jobs, watch: Some(watch), size: threads, threads: Some(pool), joins })
+        let gate = Arc::default();
+        Ok(Self { backend, known: None, slots, gate, jobs, watch: Some(watch), size: threads, threads: Some(pool), joins })
     }
 
     /// The same pool, which remembers this many verdicts.
@@ -176,10 +184,11 @@ impl Pool {
         F: FnOnce() -> io::Result<Input> + Send + 'static,
     {
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| ScanError::Closed)?;
+        let place = Place { slot, turn: Arc::clone(&self.gate).read_owned().await };
         let (reply, answer) = oneshot::channel();
         let (backend, jobs) = (Arc::clone(&self.backend), Arc::clone(&self.jobs));
         let threads = self.threads.as_ref().ok_or(ScanError::Closed)?;
-        if let Some(id) = jobs.submit(reply, slot) {
+        if let Some(id) = jobs.submit(reply, place) {
             threads.spawn(move || {
                 if !jobs.begin(id, backend.current()) {
                     return;
@@ -197,6 +206,12 @@ impl Pool {
     #[must_use]
     pub fn overdue(&self) -> watch::Receiver<usize> {
         self.jobs.overdue()
+    }
+
+    /// Waits until the scans under way have ended. Others wait from now on until the answer is dropped; their time is not
+    /// counted meanwhile. Dropped before that, it has changed nothing.
+    pub async fn drain(&self) -> Drained {
+        Drained(Arc::clone(&self.gate).write_owned().await)
     }
 
     /// Takes no more work; scans under way go on.
@@ -350,6 +365,48 @@ mod tests {
         gate.wait();
         assert_eq!(fourth.await?.verdict.status, Status::Clean);
         assert_eq!(backend.asked.load(Ordering::SeqCst), 2);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_drain_waits_for_scans_and_scans_wait_for_its_end() -> Result<(), Box<dyn Error>> {
+        let gate = Arc::new(Barrier::new(2));
+        let backend = Arc::new(Scripted { asked: AtomicUsize::new(0), gate: Some(Arc::clone(&gate)) });
+        let mut pool = Pool::new(Arc::clone(&backend) as Arc<dyn Backend>, 1, LONG)?;
+        let mut scans: Vec<_> = (0..9).map(|n| Box::pin(pool.scan(move || Ok(Input::from_bytes(vec![n; 20]))))).collect();
+        assert!(scans.iter_mut().all(|scan| futures_poll(scan).is_none()));
+        let mut drain = Box::pin(pool.drain());
+        assert!(futures_poll(&mut drain).is_none(), "two of the scans are under way, the others wait for a slot");
+        let waiting = scans.split_off(2);
+        for scan in scans {
+            gate.wait();
+            assert_eq!(scan.await?.verdict.status, Status::Clean);
+        }
+        let drained = drain.await;
+        assert_eq!(backend.asked.load(Ordering::SeqCst), 2);
+        drop(waiting);
+
+        // One that waits longer than a scan may take.
+        let (jobs, watch) = Jobs::start(1, Duration::from_millis(20))?;
+        (pool.jobs, pool.watch) = (jobs, Some(watch));
+        let mut late = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![9; 20]))));
+        assert!(futures_poll(&mut late).is_none());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(futures_poll(&mut late).is_none() && *pool.overdue().borrow() == 0);
+        assert_eq!(backend.asked.load(Ordering::SeqCst), 2, "it had begun");
+        drop(drained);
+        assert!(futures_poll(&mut late).is_none());
+        gate.wait();
+        assert_eq!(late.await?.verdict.status, Status::Clean);
+
+        // A drain that was given up.
+        let mut last = Box::pin(pool.scan(|| Ok(Input::from_bytes(vec![9; 20]))));
+        assert!(futures_poll(&mut last).is_none());
+        let mut drain = Box::pin(pool.drain());
+        assert!(futures_poll(&mut drain).is_none());
+        drop(drain);
+        gate.wait();
+        assert_eq!(last.await?.verdict.status, Status::Clean);
         Ok(())
     }
 

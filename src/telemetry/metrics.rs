@@ -36,6 +36,7 @@ pub const RELOADS: &str = "clamgate_reloads_total";
 /// Requests to the HTTP API, by `route`, `method` and `status`.
 pub const HTTP_REQUESTS: &str = "clamgate_http_requests_total";
 
+const LOADING: &str = "clamgate_definitions_loading";
 const READY: &str = "clamgate_ready";
 const OBSTACLES: &str = "clamgate_obstacles";
 const IN_FLIGHT: &str = "clamgate_messages_in_flight";
@@ -59,6 +60,7 @@ pub fn render(service: &Service) -> String {
     let Some(recorder) = recorder() else { return String::new() };
     let health = service.health();
     gauge!(READY).set(f64::from(u8::from(service.complaints().is_empty())));
+    gauge!(LOADING).set(f64::from(u8::from(health.loading.is_some())));
     gauge!(OBSTACLES).set(count(health.obstacles.len()));
     gauge!(IN_FLIGHT).set(count(health.in_flight));
     gauge!(BUSY).set(count(health.scans));
@@ -112,6 +114,7 @@ fn describe() {
     describe_counter!(RELOADS, "Reloads of the definitions");
     describe_counter!(HTTP_REQUESTS, "HTTP requests that were answered");
     describe_gauge!(READY, "1 when work should be sent here, as /readyz says");
+    describe_gauge!(LOADING, "1 while definitions are loaded");
     describe_gauge!(OBSTACLES, "How many things keep the process from scanning");
     describe_gauge!(IN_FLIGHT, "Messages that are worked on");
     describe_gauge!(BUSY, "Scans that run or wait for a thread");

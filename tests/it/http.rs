@@ -370,6 +370,28 @@ async fn it_is_alive_but_not_ready_before_the_definitions_are_loaded() {
     assert_eq!(curl(&["-d", "x", &format!("{url}/v1/scan")]).await.json()["status"], "CLEAN");
 }
 
+/// libclamav reads a pipe in the database directory, first to count what is in it, then to load it: the load waits for a writer.
+#[tokio::test]
+async fn it_says_how_far_the_load_is() {
+    let mut service = Service::http(&[]);
+    let pipe = service.database("held.ndb");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    service.spawn();
+    let url = format!("http://{}", service.http_address().await);
+    let complaint = || async { curl(&[&format!("{url}/readyz")]).await.json()["complaints"][0].as_str().unwrap().to_owned() };
+    wait::until("the count to wait", || async { (complaint().await == "loading: looking at the files").then_some(()) }).await;
+    let health = service.health().await.unwrap();
+    assert_eq!((health.state.as_str(), health.loading.as_deref()), ("loading", Some("looking at the files")));
+    assert!(curl(&[&format!("{url}/metrics")]).await.text().contains("\nclamgate_definitions_loading 1\n"));
+    let loaded = || !service.logged("definitions loaded; the canary was found").is_empty();
+    wait::until_fed(&pipe, "Held:0:*:68656c6420746573742066696c65\n", loaded).await;
+    service.until_ready().await;
+    let health = service.health().await.unwrap();
+    assert_eq!((health.state.as_str(), health.loading), ("serving", None));
+    assert!(curl(&[&format!("{url}/metrics")]).await.text().contains("\nclamgate_definitions_loading 0\n"));
+    assert!(!service.until_logged("definitions loaded; the canary was found", 1).await[0]["took_ms"].is_null());
+}
+
 #[tokio::test]
 async fn old_definitions_are_not_ready_but_are_used() {
     let mut service = Service::http(&[]);

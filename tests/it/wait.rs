@@ -1,5 +1,9 @@
 //! Waiting for a condition instead of sleeping.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -34,4 +38,19 @@ where
         }
         assert!(began.elapsed() < patience, "waited {patience:?} in vain for: {what}");
     }
+}
+
+/// Writes to a named pipe whenever somebody reads it, until `done`.
+pub async fn until_fed(pipe: &Path, content: &str, done: impl Fn() -> bool) {
+    until("the readers of a pipe", || {
+        if !done()
+            && let Ok(mut writer) = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(pipe)
+        {
+            // The reader may go in the middle.
+            let _ = writer.write_all(content.as_bytes());
+        }
+        let done = done().then_some(());
+        async move { done }
+    })
+    .await;
 }

@@ -9,7 +9,7 @@ use aws_config::SdkConfig;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::Sender;
 
-use super::super::objects_of;
+use super::super::Outside;
 use super::{Item, Outcome, Request};
 use crate::aws;
 use crate::config::{Config, Location};
@@ -103,7 +103,7 @@ impl Aws {
 
     /// What works on objects, after checking, if they are to be acted on, that this is safe and that everybody can be told.
     pub(super) async fn objects(&self, config: &Config, intake: &Intake, act: bool) -> Result<Objects<S3Store>> {
-        let objects = objects_of(config, intake, &self.sdk)?;
+        let objects = Outside::new(config, &self.sdk)?.objects(config, intake);
         if !act {
             return Ok(objects);
         }
