@@ -38,7 +38,7 @@ fuzz = echo "==> fuzz $(1)"; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EX
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "make demo takes DEMO=$(firstword $(DEMOS)) or DEMO=$(lastword $(DEMOS)): the designs of docs/designs"
-	@echo "make bench takes PARTS=\"engine end-to-end growth reload memory\" CORPUS=dir DB=dir ROUNDS=n QUICK=1"
+	@echo "make bench takes PARTS=\"engine switches end-to-end growth reload memory\" CORPUS=dir DB=dir ROUNDS=n QUICK=1"
 	@echo "CARGO_TARGET_DIR is honoured"
 
 setup: packages .venv/.installed ## install what is missing: Debian packages, and Python packages in .venv

@@ -32,9 +32,11 @@ import growth_threads
 import memory
 import reloads
 import results_page
+import switches
 
 PARTS: dict[str, ModuleType] = {
     "engine": engine,
+    "switches": switches,
     "end-to-end": end_to_end,
     "size": growth_size,
     "depth": growth_depth,

@@ -43,7 +43,8 @@ async fn ten_gigabytes_are_refused_before_they_are_sent() {
 
 #[tokio::test]
 async fn a_body_without_end_is_cut_off_and_memory_stays_bounded() {
-    let limit = 20 * MIB;
+    // Far more than the allocator's huge pages can make of what is kept.
+    let limit = 150 * MIB;
     let settings = [
         ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", limit.to_string()),
         ("CLAMGATE_SCAN__IN_MEMORY_MAX_BYTES", (4 * MIB).to_string()),
@@ -74,7 +75,7 @@ async fn a_body_without_end_is_cut_off_and_memory_stays_bounded() {
         assert_eq!(Answer::parse(&bytes).map(|answer| answer.status), Some(status), "endless {what}");
     }
     let grown = service.resident_kib().saturating_sub(before);
-    assert!(grown < 40 * 1024, "{grown} KiB more than before");
+    assert!(grown < 80 * 1024, "{grown} KiB more than before");
 }
 
 #[tokio::test]
