@@ -43,9 +43,10 @@ const MISSING: [&str; 5] = ["NotFound", "NonExistentQueue", "QueueDoesNotExist",
 /// (<https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>,
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>,
 /// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html>).
-const LASTING: [&str; 18] = [
+const LASTING: [&str; 19] = [
     "AccessDenied",
     "AuthorizationError",
+    "BatchRequestTooLong",
     "InvalidAddress",
     "InvalidArgument",
     "InvalidMessageContents",

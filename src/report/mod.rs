@@ -1,6 +1,7 @@
 //! What is told about a scan: one JSON for every outlet, `clamgate.scan/1`, and the sinks that take it.
 
 mod answer;
+mod batches;
 mod delivery;
 mod email;
 mod encoded_word;

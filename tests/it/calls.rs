@@ -25,12 +25,27 @@ async fn ten_messages_are_received_and_deleted_in_a_call() {
     assert!((least..=least * 2).contains(&deletes), "{deletes} calls for {MESSAGES} messages");
 }
 
+#[tokio::test]
+async fn reports_of_the_same_time_are_sent_ten_in_a_call() {
+    const OBJECTS: usize = 22;
+    let aws = Aws::new().await;
+    let (proxy, gate) = Proxy::gated("SendMessageBatch", "").await;
+    let _service = Service::start(&aws, &[("AWS_ENDPOINT_URL_SQS", &proxy.url)]).await;
+    aws.fill(&aws.uploads, (0..OBJECTS).map(|n| n.to_string())).await;
+    // While the first call is under way, no more than ten wait for its end.
+    wait::until("a second call", || async { (proxy.count("SendMessageBatch", "") > 1).then_some(()) }).await;
+    gate.add_permits(1000);
+    assert_eq!(aws.reports(OBJECTS).await.len(), OBJECTS);
+    let calls = proxy.count("SendMessageBatch", "");
+    assert!(calls <= 5, "{calls} calls for {OBJECTS} reports");
+}
+
 /// For as long as S3 keeps the service waiting.
 #[tokio::test]
 async fn messages_are_kept_hidden_ten_in_a_call() {
     const OBJECTS: usize = 12;
     let aws = Aws::new().await;
-    let (proxy, gate) = Proxy::gated("").await;
+    let (proxy, gate) = Proxy::gated("GetObject", "").await;
     let settings = [
         ("AWS_ENDPOINT_URL_SQS", proxy.url.as_str()),
         ("AWS_ENDPOINT_URL_S3", proxy.url.as_str()),

@@ -81,7 +81,7 @@ async fn whatever_fails_each_object_has_one_place_and_everybody_was_told_the_sam
         Receiver::that(move || FAILURES.get(decisions.below(OF_REQUESTS)).copied().unwrap_or(Does::Says(OK)))
     };
     let (mut app, mut notify_server, mut ses) = (receiver("app").await, receiver("notify").await, receiver("ses").await);
-    let of_aws = ["SendMessage", "Publish", "PutEvents", "PutObject"].map(|operation| (operation, chance.of(operation)));
+    let of_aws = ["SendMessageBatch", "Publish", "PutEvents", "PutObject"].map(|operation| (operation, chance.of(operation)));
     let proxy = Proxy::start(move |call| {
         let is_report = call.operation != "PutObject" || call.key.starts_with("results/");
         let mut decisions = of_aws.iter().filter(|(operation, _)| is_report && *operation == call.operation);

@@ -24,7 +24,7 @@ use crate::aws;
 
 /// Operations of SQS, SNS and EventBridge.
 const MESSAGING: [&str; 7] = [
-    "SendMessage",
+    "SendMessageBatch",
     "Publish",
     "PutEvents",
     "ReceiveMessage",
@@ -102,14 +102,14 @@ impl Proxy {
         Self { url, calls, server }
     }
 
-    /// A proxy before which GetObject waits, for keys that begin like this, until the gate has a permit for it.
-    pub async fn gated(key_begin: &'static str) -> (Self, Arc<Semaphore>) {
+    /// A proxy before which an operation waits, for keys that begin like this, until the gate has a permit for it.
+    pub async fn gated(operation: &'static str, key_begin: &'static str) -> (Self, Arc<Semaphore>) {
         let gate = Arc::new(Semaphore::new(0));
         let waits_at = Arc::clone(&gate);
         let proxy = Self::start(move |call| {
             let gate = Arc::clone(&waits_at);
             async move {
-                if call.operation == "GetObject" && call.key.starts_with(key_begin) {
+                if call.operation == operation && call.key.starts_with(key_begin) {
                     let _open = gate.acquire().await.unwrap();
                 }
                 Answer::Forward

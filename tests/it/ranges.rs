@@ -255,7 +255,7 @@ async fn what_cannot_be_had_in_parts_is_fetched_whole() {
 #[tokio::test]
 async fn while_large_objects_are_slow_others_are_scanned() {
     let aws = Aws::new().await;
-    let (proxy, gate) = Proxy::gated("large").await;
+    let (proxy, gate) = Proxy::gated("GetObject", "large").await;
     let mut settings = settings(&proxy).to_vec();
     // Room for one of the large ones at a time.
     settings.extend([("CLAMGATE_SCAN__SPOOL_BYTES", "500000"), ("CLAMGATE_LIMITS__MAX_FILE_SIZE_BYTES", "450000")]);
