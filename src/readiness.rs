@@ -21,10 +21,19 @@ pub struct Readiness {
     look: Arc<Notify>,
 }
 
+/// Why there are no definitions to scan with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Without {
+    /// They are being loaded in place of others, which ends by itself.
+    Reload(String),
+    /// They could not be loaded.
+    Failed(String),
+}
+
 #[derive(Debug, Default)]
 struct Causes {
     machine: Vec<String>,
-    definitions: Option<String>,
+    definitions: Option<Without>,
 }
 
 impl Default for Readiness {
@@ -46,8 +55,15 @@ impl Readiness {
     }
 
     /// There are no definitions to scan with, for this reason; `None` when there are.
-    pub fn without_definitions(&self, why: Option<String>) {
+    pub fn without_definitions(&self, why: Option<Without>) {
         self.update(|causes| causes.definitions = why);
+    }
+
+    /// Whether a reload, which ends by itself, is all that is in the way.
+    #[must_use]
+    pub fn is_pausing(&self) -> bool {
+        let causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+        causes.machine.is_empty() && matches!(causes.definitions, Some(Without::Reload(_)))
     }
 
     /// Keeps looking until `stop`. `overdue` is how many of the `threads` scan threads do not come back.
@@ -87,7 +103,8 @@ impl Readiness {
     fn update(&self, change: impl FnOnce(&mut Causes)) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut causes);
-        let now: Vec<String> = causes.definitions.iter().chain(&causes.machine).cloned().collect();
+        let definitions = causes.definitions.iter().map(|(Without::Reload(why) | Without::Failed(why))| why);
+        let now: Vec<String> = definitions.chain(&causes.machine).cloned().collect();
         self.obstacles.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;

@@ -116,6 +116,7 @@ impl Service {
             scans: parts.map_or(0, |parts| parts.pool.busy()),
             overdue_threads: parts.map_or(0, |parts| *parts.pool.overdue().borrow()),
             loading: self.progress.get().and_then(|progress| progress.stage()).map(|stage| stage.to_string()),
+            pausing: parts.is_some() && !stopping && self.readiness.is_pausing(),
             obstacles,
         }
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::health;
 
-/// Asks the service through its socket; 0 when it is ready, else 1.
+/// Asks the service through its socket; 0 when it is ready, or pauses for a reload, else 1.
 #[must_use]
 pub fn run(config: &Config) -> ExitCode {
     let path = config.health_socket();
@@ -16,7 +16,7 @@ pub fn run(config: &Config) -> ExitCode {
     match asked {
         Ok(health) => {
             println!("{}", serde_json::to_string(&health).unwrap_or_default());
-            ExitCode::from(u8::from(!health.ready))
+            ExitCode::from(u8::from(!health.ready && !health.pausing))
         }
         Err(error) => {
             eprintln!("error: no answer from {}: {error}", path.display());

@@ -19,7 +19,7 @@ use plan::Plan;
 use crate::backoff::backoff;
 use crate::config::{Config, ReloadMode};
 use crate::engine::{Definitions, LoadError, Snapshot};
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, Without};
 use crate::scan::{Pool, Warm};
 use crate::telemetry::events;
 
@@ -115,38 +115,44 @@ impl Keeper {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(()) = requests.0.recv() => self.reload("requested").await,
-                () = retry => self.reload("tried again").await,
-                () = poll => self.reload_if_changed().await,
+                Some(()) = requests.0.recv() => self.reload("requested", &stop).await,
+                () = retry => self.reload("tried again", &stop).await,
+                () = poll => self.reload_if_changed(&stop).await,
             }
         }
     }
 
-    async fn reload_if_changed(&mut self) {
-        let warm = Arc::clone(&self.warm);
-        let now = match tokio::task::spawn_blocking(move || Snapshot::take(warm.database())).await {
-            Ok(Ok(now)) => now,
-            Ok(Err(error)) => {
-                tracing::warn!(error = error.to_string(), "cannot look at the definitions; the engine in use stays");
-                return;
-            }
-            Err(_) => return,
-        };
+    async fn reload_if_changed(&mut self, stop: &CancellationToken) {
+        let Some(now) = self.look().await else { return };
         let is_new = now != self.warm.snapshot() || !self.warm.is_loaded();
         if is_new && self.failed.as_ref() != Some(&now) {
-            self.reload("changed").await;
+            self.reload("changed", stop).await;
         }
     }
 
-    async fn reload(&mut self, why: &'static str) {
+    /// The files as they are now.
+    async fn look(&self) -> Option<Snapshot> {
+        let warm = Arc::clone(&self.warm);
+        match tokio::task::spawn_blocking(move || Snapshot::take(warm.database())).await.ok()? {
+            Ok(now) => Some(now),
+            Err(error) => {
+                tracing::warn!(error = error.to_string(), "cannot look at the definitions; the engine in use stays");
+                None
+            }
+        }
+    }
+
+    async fn reload(&mut self, why: &'static str, stop: &CancellationToken) {
         let began = Instant::now();
         let plan = Plan::now(self.mode, &self.warm, self.budget);
         plan.tell(why);
-        let reloaded = if plan.is_drain() && self.warm.is_loaded() {
-            self.drain_and_load().await
-        } else {
-            self.attempt(Warm::reload).await
-        };
+        let drains = plan.is_drain() && self.warm.is_loaded();
+        // Nobody may keep the scans waiting by asking over and over again.
+        if drains && self.look().await == Some(self.warm.snapshot()) {
+            tracing::info!("the definitions are those that are loaded");
+            return;
+        }
+        let reloaded = if drains { self.drain_and_load(stop).await } else { self.attempt(Warm::reload).await };
         self.retry_at = None;
         match reloaded {
             Ok(definitions) => {
@@ -172,7 +178,7 @@ impl Keeper {
                 self.failures += 1;
                 let pause = backoff(FIRST_RETRY, self.failures, LONGEST_RETRY);
                 self.retry_at = Some(Instant::now() + pause);
-                self.readiness.without_definitions(Some(format!("no definitions are loaded: {error}")));
+                self.readiness.without_definitions(Some(Without::Failed(format!("no definitions are loaded: {error}"))));
                 tracing::error!(
                     error,
                     retry_secs = pause.as_secs(),
@@ -183,16 +189,27 @@ impl Keeper {
     }
 
     /// Proves what can be proved while scans go on, lets them end, and loads in place of the old engine.
-    async fn drain_and_load(&self) -> Result<Arc<Definitions>, Failure> {
-        let stuck = |error: String| Failure { error, files: None };
-        if *self.pool.overdue().borrow() > 0 {
-            return Err(stuck("the old engine cannot be freed: a scan does not come back".to_owned()));
-        }
+    async fn drain_and_load(&self, stop: &CancellationToken) -> Result<Arc<Definitions>, Failure> {
+        let stuck = |error: &str| Failure { error: error.to_owned(), files: None };
         let checked = self.attempt(Warm::check).await?;
-        let why = "new definitions are being loaded, in place of the old ones: memory does not hold both";
-        self.readiness.without_definitions(Some(why.to_owned()));
-        let drained = tokio::time::timeout(self.patience, self.pool.drain()).await;
-        let drained = drained.map_err(|_| stuck(format!("scans have not ended after {} s", self.patience.as_secs())))?;
+        let why =
+            "the scans under way end, then new definitions are loaded in place of the old ones: memory does not hold both";
+        self.readiness.without_definitions(Some(Without::Reload(why.to_owned())));
+        let mut overdue = self.pool.overdue();
+        let drained = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(stuck("the service is stopping")),
+            // As it is now, or becomes while the others wait.
+            _ = overdue.wait_for(|&threads| threads > 0) => {
+                return Err(stuck("the old engine cannot be freed: a scan does not come back"));
+            }
+            drained = self.pool.drain() => drained,
+            () = tokio::time::sleep(self.patience) => {
+                return Err(stuck(&format!("scans have not ended after {} s", self.patience.as_secs())));
+            }
+        };
+        let why = "new definitions are being loaded in place of the old ones: memory does not hold both";
+        self.readiness.without_definitions(Some(Without::Reload(why.to_owned())));
         let loaded = self.attempt(move |warm| warm.replace(&checked)).await;
         // Whoever has waited scans with the new engine; without one, it is told so.
         drop(drained);
@@ -248,8 +265,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_that_takes_too_long_is_given_up() -> Result<(), Box<dyn Error>> {
-        let database = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures");
-        let warm = Arc::new(Warm::load(EngineBuilder::new(), database)?);
+        let database = tempfile::tempdir()?;
+        let test_signatures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signatures/test.hdb");
+        std::fs::copy(&test_signatures, database.path().join("test.hdb"))?;
+        let warm = Arc::new(Warm::load(EngineBuilder::new(), database.path().to_owned())?);
+        std::fs::copy(&test_signatures, database.path().join("new.hdb"))?;
         let gate = Arc::new(Barrier::new(2));
         let backend = Arc::new(Held { warm: Arc::clone(&warm), gate: Arc::clone(&gate) });
         let pool = Arc::new(Pool::new(backend, 1, Duration::from_mins(10))?);
@@ -264,19 +284,23 @@ mod tests {
         while pool.busy() == 0 {
             tokio::task::yield_now().await;
         }
-        let mut impatient = Keeper { patience: Duration::from_millis(20), ..keeper() };
+        let (goes_on, stopping) = (CancellationToken::new(), CancellationToken::new());
+        stopping.cancel();
         let mut obstacles = readiness.obstacles();
-        impatient.reload("test").await;
-        assert!(warm.is_loaded() && warm.current().definitions.signatures > 0);
-        assert!(
-            obstacles.has_changed()? && obstacles.borrow_and_update().is_empty(),
-            "there was an obstacle, and is none any more"
-        );
-        assert!(impatient.retry_at.is_none() && impatient.failed.is_none());
+        for (patience, stop) in [(Duration::from_millis(20), &goes_on), (Duration::from_mins(10), &stopping)] {
+            let mut keeper = Keeper { patience, ..keeper() };
+            keeper.reload("test", stop).await;
+            assert!(warm.is_loaded() && warm.current().definitions.signatures > 0);
+            assert!(
+                obstacles.has_changed()? && obstacles.borrow_and_update().is_empty(),
+                "there was an obstacle, and is none any more"
+            );
+            assert!(keeper.retry_at.is_none() && keeper.failed.is_none());
+        }
 
         // The scan that was under way ends with the engine that it began with, and then there is room for the next.
         let mut patient = keeper();
-        let mut reload = Box::pin(patient.reload("test"));
+        let mut reload = Box::pin(patient.reload("test", &goes_on));
         let drained = async {
             obstacles.wait_for(|now| !now.is_empty()).await.map(drop)?;
             tokio::task::spawn_blocking(move || gate.wait()).await?;
@@ -286,6 +310,7 @@ mod tests {
         drained?;
         assert_eq!(scan.await??.verdict.status, Status::Clean);
         assert!(warm.is_loaded() && readiness.obstacles().borrow().is_empty());
+        assert_eq!(warm.snapshot(), Snapshot::take(warm.database())?, "it was reloaded");
         Ok(())
     }
 }

@@ -40,26 +40,31 @@ impl Group {
 /// The files of one of the two kinds of control groups.
 struct Kind {
     mounts: &'static [&'static str],
-    limit: &'static str,
+    limits: &'static [&'static str],
     used: &'static str,
-    /// The key in `memory.stat` of what can be dropped.
-    droppable: &'static str,
+    /// The key in `memory.stat` of the limit that the groups above set, if there is one.
+    limit_above: &'static str,
+    /// The keys in `memory.stat` of the files that can be dropped.
+    droppable: [&'static str; 2],
 }
 
 /// <https://docs.kernel.org/admin-guide/cgroup-v2.html>
 const SECOND: Kind = Kind {
     mounts: &["sys/fs/cgroup", "sys/fs/cgroup/unified"],
-    limit: "memory.max",
+    // Above `memory.high`, the kernel slows down whoever allocates.
+    limits: &["memory.max", "memory.high"],
     used: "memory.current",
-    droppable: "inactive_file",
+    limit_above: "",
+    droppable: ["inactive_file", "active_file"],
 };
 
 /// <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>
 const FIRST: Kind = Kind {
     mounts: &["sys/fs/cgroup/memory"],
-    limit: "memory.limit_in_bytes",
+    limits: &["memory.limit_in_bytes"],
     used: "memory.usage_in_bytes",
-    droppable: "total_inactive_file",
+    limit_above: "hierarchical_memory_limit",
+    droppable: ["total_inactive_file", "total_active_file"],
 };
 
 impl Memory {
@@ -131,12 +136,15 @@ fn limited(root: &Path, kind: &Kind, path: &Path) -> Vec<Group> {
 }
 
 fn group(kind: &Kind, dir: &Path) -> Option<Group> {
-    // "max" is no number. Version 1 has a number of pages that no machine has.
-    let limit = read(&dir.join(kind.limit)).ok()?.trim().parse().ok().filter(|&limit| limit < NO_LIMIT)?;
-    let used: u64 = read(&dir.join(kind.used)).ok()?.trim().parse().ok()?;
     let stat = read(&dir.join("memory.stat")).unwrap_or_default();
-    let droppable = stat.lines().find_map(|line| line.strip_prefix(kind.droppable)?.strip_prefix(' ')?.trim().parse().ok());
-    Some(Group { limit, used: used.saturating_sub(droppable.unwrap_or(0)) })
+    let value =
+        |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok());
+    let limits = kind.limits.iter().filter_map(|name| read(&dir.join(name)).ok()?.trim().parse().ok());
+    // "max" is no number. Version 1 has a number of pages that no machine has.
+    let limit = limits.chain(value(kind.limit_above)).filter(|&limit| limit < NO_LIMIT).min()?;
+    let used: u64 = read(&dir.join(kind.used)).ok()?.trim().parse().ok()?;
+    let droppable = kind.droppable.iter().filter_map(|name| value(name)).fold(0, u64::saturating_add);
+    Some(Group { limit, used: used.saturating_sub(droppable) })
 }
 
 /// The value of a line `Name:  123 kB`, in bytes.
@@ -210,9 +218,9 @@ mod tests {
             ("proc/self/cgroup", "0::/\n"),
             ("sys/fs/cgroup/memory.max", "1000\n"),
             ("sys/fs/cgroup/memory.current", "900\n"),
-            ("sys/fs/cgroup/memory.stat", "anon 100\ninactive_file_not 7\ninactive_file 300\n"),
+            ("sys/fs/cgroup/memory.stat", "anon 100\ninactive_file_not 7\ninactive_file 300\nactive_file 50\n"),
         ])?;
-        assert_eq!(second.group, Some(Group { limit: 1000, used: 600 }));
+        assert_eq!(second.group, Some(Group { limit: 1000, used: 550 }));
         let first = look(&[
             ("proc/self/cgroup", "4:cpu,memory:/docker/x\n0::/docker/x\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1000\n"),
@@ -220,6 +228,26 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n"),
         ])?;
         assert_eq!(first.group, Some(Group { limit: 1000, used: 0 }));
+        Ok(())
+    }
+
+    #[test]
+    fn other_files_that_limit_memory() -> io::Result<()> {
+        let second = look(&[
+            ("proc/self/cgroup", "0::/\n"),
+            ("sys/fs/cgroup/memory.max", "max\n"),
+            ("sys/fs/cgroup/memory.high", "800\n"),
+            ("sys/fs/cgroup/memory.current", "100\n"),
+        ])?;
+        assert_eq!(second.group, Some(Group { limit: 800, used: 100 }));
+        // The group that sets it cannot be seen.
+        let first = look(&[
+            ("proc/self/cgroup", "4:memory:/ecs/task/container\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "100\n"),
+            ("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 700\n"),
+        ])?;
+        assert_eq!(first.group, Some(Group { limit: 700, used: 100 }));
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub struct Warm {
     database: PathBuf,
     /// Held during a load, so that at most two engines exist.
     loading: Mutex<()>,
-    /// How much memory the last engine took that was loaded with no other beside it; 0 when the system does not say.
+    /// The most memory that an engine took which was loaded with no other beside it; 0 when the system does not say.
     engine_bytes: AtomicU64,
     // The order matters when `Warm` is dropped: the engine and the last sender go first, then the undertaker can be joined.
     current: RwLock<Arc<Serving>>,
@@ -114,8 +114,8 @@ impl Warm {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Changed`], and the old engine stays in use, when the files are not those that were [checked](Self::check).
-    /// After any other [`LoadError`] there is no engine; [`Warm::reload`] tries again.
+    /// [`LoadError`]. When the files are not those that were [checked](Self::check), the old engine stays in use. After any other, there is
+    /// no engine ([`Warm::is_loaded`]), also when they change during the load; [`Warm::reload`] tries again.
     pub fn replace(&self, checked: &Snapshot) -> Result<Arc<Definitions>, LoadError> {
         let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if Snapshot::take(&self.database).ok().as_ref() != Some(checked) {
@@ -128,7 +128,8 @@ impl Warm {
     fn load_next(&self) -> Result<Arc<Definitions>, LoadError> {
         let (engine, bytes) = measured(|| self.builder.load(&self.database))?;
         if !self.is_loaded() {
-            self.engine_bytes.store(bytes, Ordering::Relaxed);
+            // Objects come and go meanwhile, so that it can seem smaller than it is.
+            self.engine_bytes.fetch_max(bytes, Ordering::Relaxed);
         }
         let definitions = Arc::clone(engine.definitions());
         let serving = Arc::new(Serving::new(engine, self.retired.clone()));
