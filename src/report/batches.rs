@@ -140,8 +140,9 @@ mod tests {
                 if let Ok(permit) = self.gate.acquire().await {
                     permit.forget();
                 }
-                let answer =
-                    |number: usize| if number % 2 == 0 { Ok(()) } else { Err(SinkError::permanent(number.to_string())) };
+                let answer = |number: usize| {
+                    if number.is_multiple_of(2) { Ok(()) } else { Err(SinkError::permanent(number.to_string())) }
+                };
                 assert!(!entries.contains(&66), "a call that panics");
                 entries.into_iter().map(answer).collect()
             }
