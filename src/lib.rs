@@ -102,6 +102,8 @@ pub mod intake;
 mod key;
 #[cfg(feature = "service")]
 pub mod object;
+#[cfg(test)]
+mod on_event;
 #[cfg(feature = "service")]
 pub mod pipeline;
 #[cfg(feature = "events")]

@@ -191,18 +191,20 @@ impl Keeper {
     /// Proves what can be proved while scans go on, lets them end, and loads in place of the old engine.
     async fn drain_and_load(&self, stop: &CancellationToken) -> Result<Arc<Definitions>, Failure> {
         let stuck = |error: &str| Failure { error: error.to_owned(), files: None };
+        let lost = || stuck("the old engine cannot be freed: a scan does not come back");
+        let mut overdue = self.pool.overdue();
+        // Before anything is verified or paused: it would be for nothing, at each look.
+        if *overdue.borrow() > 0 {
+            return Err(lost());
+        }
         let checked = self.attempt(Warm::check).await?;
         let why =
             "the scans under way end, then new definitions are loaded in place of the old ones: memory does not hold both";
         self.readiness.without_definitions(Some(Without::Reload(why.to_owned())));
-        let mut overdue = self.pool.overdue();
         let drained = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(stuck("the service is stopping")),
-            // As it is now, or becomes while the others wait.
-            _ = overdue.wait_for(|&threads| threads > 0) => {
-                return Err(stuck("the old engine cannot be freed: a scan does not come back"));
-            }
+            _ = overdue.wait_for(|&threads| threads > 0) => return Err(lost()),
             drained = self.pool.drain() => drained,
             () = tokio::time::sleep(self.patience) => {
                 return Err(stuck(&format!("scans have not ended after {} s", self.patience.as_secs())));

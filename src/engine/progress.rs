@@ -98,9 +98,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tracing::{Event, Metadata, Subscriber, span};
-
     use super::*;
+    use crate::on_event::OnEvent;
 
     #[test]
     fn stages_in_words() {
@@ -116,30 +115,12 @@ mod tests {
         }
     }
 
-    /// Counts what is told.
-    #[derive(Clone, Default)]
-    struct Log(Arc<AtomicUsize>);
-
-    impl Subscriber for Log {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-        fn event(&self, _: &Event<'_>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-        fn enter(&self, _: &span::Id) {}
-        fn exit(&self, _: &span::Id) {}
-    }
-
     #[test]
     fn the_log_is_told_now_and_then() {
-        let (progress, log) = (Progress::default(), Log::default());
-        let told = tracing::subscriber::with_default(log.clone(), || {
+        let (progress, lines) = (Progress::default(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&lines);
+        let count = OnEvent(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+        let told = tracing::subscriber::with_default(count, || {
             let _running = progress.begin();
             let mut told = Vec::new();
             for pause in [Duration::ZERO, TELL_EVERY, Duration::ZERO, TELL_EVERY * 2] {
@@ -147,7 +128,7 @@ mod tests {
                 state.told = state.told.and_then(|told| told.checked_sub(pause));
                 drop(state);
                 progress.reach(Stage::Signatures { done: 1, total: 2 });
-                told.push(log.0.load(Ordering::SeqCst));
+                told.push(lines.load(Ordering::SeqCst));
             }
             told
         });

@@ -70,6 +70,8 @@ impl<S: SendBatch> Batches<S> {
 impl<E> State<E> {
     /// The first ones, as many as one call takes.
     fn take<S: SendBatch<Entry = E>>(&mut self) -> Vec<Waiting<E>> {
+        // Who was to be told of them has gone, and sends them again.
+        self.waiting.retain(|waiting| !waiting.reply.is_closed());
         let mut bytes = 0;
         let fit = self.waiting.iter().take(S::MOST).take_while(|waiting| {
             bytes += S::bytes(&waiting.entry);
@@ -91,12 +93,13 @@ impl<S: SendBatch> Inner<S> {
         loop {
             let batch = {
                 let mut state = self.lock();
-                state.under_way = !state.waiting.is_empty();
-                if !state.under_way {
-                    return;
-                }
-                state.take::<S>()
+                let batch = state.take::<S>();
+                state.under_way = !batch.is_empty();
+                batch
             };
+            if batch.is_empty() {
+                return;
+            }
             // A task of its own: should it panic, those after it are sent all the same.
             let _ = tokio::spawn(Arc::clone(&self).send_batch(batch)).await;
         }
@@ -150,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The calls for these numbers, of which all but the first come while the first is under way.
+    /// The calls for these numbers, which all come before the first call begins.
     async fn calls_for(numbers: &[usize]) -> (Vec<Vec<usize>>, Vec<Result<(), SinkError>>) {
         let (calls, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
         let batches = Batches::new(Noted { calls: Arc::clone(&calls), gate: Arc::clone(&gate) });
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_during_a_call_goes_together_with_the_next() {
+    async fn what_comes_at_the_same_time_goes_together() {
         for (numbers, expected) in [
             (&[2][..], &[&[2][..]][..]),
             // Nothing runs between the first poll of one and of the next: they are there together.
@@ -180,6 +183,26 @@ mod tests {
             assert_eq!(calls, expected);
             assert!(results.iter().all(Result::is_ok));
         }
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_call_goes_together_with_the_next() {
+        let (calls, gate) = (Arc::<Mutex<Vec<Vec<usize>>>>::default(), Arc::new(Semaphore::new(0)));
+        let batches = Batches::new(Noted { calls: Arc::clone(&calls), gate: Arc::clone(&gate) });
+        let so_far = || calls.lock().map(|calls| calls.clone()).unwrap_or_default();
+        let mut first = Box::pin(batches.send(2));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        while so_far().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let mut given_up = Box::pin(batches.send(4));
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+        drop(given_up);
+        let mut later = Box::pin(join_all([10, 12].map(|number| batches.send(number))));
+        assert!(futures_util::poll!(&mut later).is_pending());
+        gate.add_permits(100);
+        assert_eq!((first.await, later.await), (Ok(()), vec![Ok(()), Ok(())]));
+        assert_eq!(so_far(), [vec![2], vec![10, 12]], "what was given up is not sent");
     }
 
     #[tokio::test]

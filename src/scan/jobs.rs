@@ -231,32 +231,10 @@ mod tests {
     use std::sync::mpsc;
 
     use tokio::sync::{RwLock, Semaphore};
-    use tracing::{Event, Metadata, Subscriber, span};
 
     use super::*;
     use crate::engine::Definitions;
-
-    /// A log that looks whether the jobs can be reached while it is written.
-    struct Log {
-        jobs: Arc<Jobs>,
-        could_be_reached: mpsc::Sender<bool>,
-    }
-
-    impl Subscriber for Log {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-        fn event(&self, _: &Event<'_>) {
-            let _ = self.could_be_reached.send(self.jobs.state.try_lock().is_ok());
-        }
-        fn enter(&self, _: &span::Id) {}
-        fn exit(&self, _: &span::Id) {}
-    }
+    use crate::on_event::OnEvent;
 
     #[test]
     fn a_slow_log_held_up_every_scan() -> Result<(), Box<dyn std::error::Error>> {
@@ -276,7 +254,8 @@ mod tests {
         jobs.read(id, Some("digest".to_owned()), 20);
 
         let (sender, could_be_reached) = mpsc::channel();
-        let log = Log { jobs: Arc::clone(&jobs), could_be_reached: sender };
+        let reached = Arc::clone(&jobs);
+        let log = OnEvent(move || drop(sender.send(reached.state.try_lock().is_ok())));
         let could_be_reached = std::thread::scope(|scope| {
             scope.spawn(|| tracing::subscriber::with_default(log, || jobs.watch()));
             let first = could_be_reached.recv();
