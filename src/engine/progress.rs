@@ -119,7 +119,9 @@ mod tests {
     fn the_log_is_told_now_and_then() {
         let (progress, lines) = (Progress::default(), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&lines);
-        let count = OnEvent(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+        let count = OnEvent(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
         let told = tracing::subscriber::with_default(count, || {
             let _running = progress.begin();
             let mut told = Vec::new();

@@ -255,7 +255,9 @@ mod tests {
 
         let (sender, could_be_reached) = mpsc::channel();
         let reached = Arc::clone(&jobs);
-        let log = OnEvent(move || drop(sender.send(reached.state.try_lock().is_ok())));
+        let log = OnEvent(move || {
+            let _ = sender.send(reached.state.try_lock().is_ok());
+        });
         let could_be_reached = std::thread::scope(|scope| {
             scope.spawn(|| tracing::subscriber::with_default(log, || jobs.watch()));
             let first = could_be_reached.recv();
