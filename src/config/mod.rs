@@ -135,7 +135,7 @@ pub struct ScanConfig {
     pub allowed_signatures: Vec<String>,
     /// Whether regular-expression signatures run as machine code (PCRE2's JIT).
     pub pcre_jit: bool,
-    /// Whether the numbers in the expressions of logical signatures are read by code of this program instead of libc's.
+    /// Whether the expressions of logical signatures are evaluated by code of this program, as far as they are plain.
     pub fast_logical_expressions: bool,
     /// How many verdicts are remembered: the same content, with the same definitions and options, is scanned once. Some 300 bytes each;
     /// 0 to scan everything.

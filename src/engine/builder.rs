@@ -167,8 +167,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether the numbers in the expressions of logical signatures are read by code of this crate instead of libc's `sscanf`, which is
-    /// faster and reads the same. On by default. The switch is the process's: use one value for all engines.
+    /// Whether the expressions of logical signatures are evaluated by code of this crate, as far as they are plain, instead of libclamav's
+    /// and libc's, which is faster and comes to the same. On by default. The switch is the process's: use one value for all engines.
     #[must_use]
     pub fn fast_logical_expressions(mut self, fast_logical_expressions: bool) -> Self {
         self.fast_logical_expressions = fast_logical_expressions;
