@@ -24,6 +24,10 @@ struct Share {
 /// Bytes that one permit stands for: a semaphore counts to 2^32, budgets go beyond.
 const UNIT: u64 = 64 * 1024;
 
+/// What fetching an object takes at most beside its bytes: four connections (`object/ranges.rs`) whose buffers grow to 408 KiB each (hyper's
+/// `DEFAULT_MAX_BUFFER_SIZE`). Those of a small object stay small.
+const FETCHING_MAX: u64 = 2 * 1024 * 1024;
+
 /// Room for one object, held while the object is in flight.
 #[derive(Debug)]
 pub struct Reservation {
@@ -109,8 +113,12 @@ impl Budget {
     /// Waits for room for an object of `size` bytes; `None` after [`Budget::close`].
     pub async fn reserve(&self, size: u64) -> Option<Reservation> {
         let spooled = size > self.in_memory_max;
-        let share = if spooled { &self.spool } else { &self.memory };
-        share.take(size).await.map(|units| Reservation { budget: self.clone(), units: Some(units), spooled })
+        let units = if spooled {
+            self.spool.take(size).await
+        } else {
+            self.memory.take(size.saturating_add(FETCHING_MAX.min(size / 8))).await
+        };
+        units.map(|units| Reservation { budget: self.clone(), units: Some(units), spooled })
     }
 
     /// A reservation of nothing, for a stream whose size is not known: it grows with what arrives.
@@ -128,7 +136,19 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn what_fetching_takes_was_not_in_the_budget() {
+        const MIB: u64 = 1024 * 1024;
+        for (size, fit) in [(31 * MIB, 15), (8 * MIB, 56), (UNIT, 4096), (64 * MIB, 7), (512 * MIB, 1), (u64::MAX, 1)] {
+            let budget = Budget::new(512 * MIB, 1, u64::MAX);
+            let held: Vec<_> = std::iter::from_fn(|| budget.reserve(size).now_or_never()).collect();
+            assert_eq!(held.len(), fit, "{size}");
+        }
+    }
 
     #[test]
     fn streams_take_memory_then_disk_then_nothing_and_leave_a_quarter() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::budget::Reservation;
+use super::buffer::Buffer;
 use super::input::{Input, Source};
 use crate::engine::PrivateFile;
 
@@ -33,7 +34,7 @@ pub struct Incoming {
 
 #[derive(Debug)]
 enum Store {
-    Memory(Vec<u8>),
+    Memory(Buffer),
     Spool(PrivateFile),
 }
 
@@ -42,12 +43,12 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// When the file cannot be made: no space, no descriptors, no directory. Trying again later can help.
+    /// When the file cannot be made: no space, no descriptors, no directory; or no memory mapped. Trying again later can help.
     pub fn new(reservation: Reservation, expected: u64, scratch_dir: &Path) -> io::Result<Self> {
         let store = if reservation.is_spooled() {
             Store::Spool(PrivateFile::create_in(scratch_dir)?)
         } else {
-            Store::Memory(Vec::with_capacity(usize::try_from(expected).unwrap_or(0)))
+            Store::Memory(Buffer::with_capacity(usize::try_from(expected).map_err(io::Error::other)?)?)
         };
         Ok(Self::in_store(store, Some(reservation)))
     }
@@ -72,7 +73,7 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// When the spool file cannot be made or written.
+    /// When the spool file cannot be made or written, or no memory mapped.
     pub fn make_room(&mut self, count: usize, scratch_dir: &Path) -> io::Result<bool> {
         let Some(reservation) = &mut self.reservation else { return Ok(true) };
         let Store::Memory(buffer) = &mut self.store else { return Ok(reservation.grow_to(self.size + count as u64)) };
@@ -86,7 +87,7 @@ impl Incoming {
             file.write_all_at(buffer, 0)?;
             self.store = Store::Spool(file);
         } else {
-            buffer.reserve_exact(capacity - buffer.len());
+            buffer.grow_to(capacity)?;
         }
         Ok(true)
     }
@@ -161,7 +162,7 @@ impl Incoming {
         self.hash_to(self.size)?;
         let source = match self.store {
             Store::Memory(bytes) => Source::Memory(bytes),
-            Store::Spool(_) if self.size == 0 => Source::Memory(Vec::new()),
+            Store::Spool(_) if self.size == 0 => Source::Memory(Buffer::Heap(Vec::new())),
             Store::Spool(file) => Source::Spooled(file.freeze()?),
         };
         Ok(Input { source, size: self.size, sha256: Some(self.digest.finalize().into()), _reservation: self.reservation })
@@ -198,20 +199,7 @@ impl Store {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self {
             Self::Spool(file) => file.write_all_at(bytes, offset),
-            Self::Memory(buffer) => {
-                let from = usize::try_from(offset).map_err(io::Error::other)?;
-                let to = from + bytes.len();
-                if from == buffer.len() {
-                    buffer.extend_from_slice(bytes);
-                    return Ok(());
-                }
-                // Only what came early, or fills a gap, gets here.
-                if buffer.len() < to {
-                    buffer.resize(to, 0);
-                }
-                buffer[from..to].copy_from_slice(bytes);
-                Ok(())
-            }
+            Self::Memory(buffer) => buffer.write_at(bytes, usize::try_from(offset).map_err(io::Error::other)?),
         }
     }
 }

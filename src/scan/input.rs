@@ -8,6 +8,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::budget::Reservation;
+use super::buffer::Buffer;
 use super::incoming::Incoming;
 use crate::engine::FrozenFile;
 
@@ -27,7 +28,7 @@ pub struct Input {
 
 #[derive(Debug)]
 pub(super) enum Source {
-    Memory(Vec<u8>),
+    Memory(Buffer),
     Spooled(FrozenFile),
     File(LocalFile),
 }
@@ -66,7 +67,7 @@ impl Input {
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         let sha256 = Some(Sha256::digest(&bytes).into());
-        Self { size: bytes.len() as u64, source: Source::Memory(bytes), sha256, _reservation: None }
+        Self { size: bytes.len() as u64, source: Source::Memory(Buffer::Heap(bytes)), sha256, _reservation: None }
     }
 
     /// A local file, opened, checked and, up to `limit` bytes (the engine's own), hashed. Blocks on the disk: call it on a scan thread.

@@ -6,6 +6,7 @@
 
 mod backend;
 mod budget;
+mod buffer;
 mod fitness;
 mod incoming;
 mod input;
