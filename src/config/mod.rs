@@ -144,7 +144,7 @@ pub struct ScanConfig {
     pub scratch_dir: PathBuf,
     /// While less is free there, no messages are received.
     pub min_free_bytes: u64,
-    /// Memory for objects in flight, over all. The engine's own memory comes on top.
+    /// Memory for objects in flight, over all, and for the buffers that fetch them. The engine's own memory comes on top.
     pub memory_bytes: u64,
     /// Objects above this size are spooled to `scratch_dir` instead of being held in memory.
     pub in_memory_max_bytes: u64,
