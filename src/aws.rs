@@ -6,6 +6,15 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_s3::config::SharedHttpClient;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, ConnectorBuilder};
+
+/// How long a connection stays open without a request. Each keeps the buffer that it has read into, up to 408 KiB
+/// (hyper's `http1_max_buf_size`), and there are as many as there were requests at once.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Loads region, credentials and endpoint as every AWS tool does (`AWS_REGION`, profiles, container credentials, …).
 pub async fn config() -> SdkConfig {
@@ -15,10 +24,25 @@ pub async fn config() -> SdkConfig {
         .read_timeout(Duration::from_secs(30))
         .build();
     aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client(IDLE))
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(4))
         .load()
         .await
+}
+
+/// The SDK's own HTTP client, which closes connections when they had no request for so long; the SDK has 90 seconds. Its
+/// `build_https` would leave out the proxy of the environment.
+fn http_client(idle: Duration) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = ConnectorBuilder::default()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .proxy_config(ProxyConfig::from_env())
+            .pool_idle_timeout(idle);
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector.build()
+    })
 }
 
 /// An S3 client. With an endpoint other than AWS's, bucket names go into the path: such servers rarely have a name per bucket.
@@ -64,4 +88,45 @@ pub fn sqs_plain_text(text: &str) -> String {
 #[must_use]
 pub fn sqs_text(json: &str) -> String {
     json.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use aws_sdk_s3::config::{Credentials, Region, SharedCredentialsProvider};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// After a burst, hundreds of connections kept what they had read into for a minute and a half.
+    #[tokio::test]
+    async fn connections_without_a_request_kept_their_buffers() -> Result<(), Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await?;
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(connection.read_u8().await?);
+            }
+            connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+            let mut next = [0];
+            let closed = connection.read(&mut next);
+            tokio::time::timeout(Duration::from_secs(60), closed).await.map_err(std::io::Error::other)?
+        });
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http_client(Duration::from_millis(1)))
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .endpoint_url(endpoint)
+            .build();
+        let client = s3(&config);
+        client.head_bucket().bucket("b").send().await?;
+        assert_eq!(server.await??, 0, "the client closed the connection");
+        drop(client);
+        Ok(())
+    }
 }

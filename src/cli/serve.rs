@@ -57,8 +57,8 @@ pub fn run(config: Config) -> ExitCode {
     }
     warn_of_too_few_files(&config);
     let blocking_threads = BLOCKING_THREADS + Intake::readers(config.threads());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(blocking_threads).enable_all().build()
-    {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(workers()).max_blocking_threads(blocking_threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -68,6 +68,12 @@ pub fn run(config: Config) -> ExitCode {
     let code = runtime.block_on(serve(Arc::new(config)));
     runtime.shutdown_timeout(LAST_WORDS);
     ExitCode::from(code)
+}
+
+/// How many threads move bytes and wait for S3, SQS and clients: one for two processors. Scans have threads of their own; with as many as
+/// there are processors, the same work took more time (ADR 19).
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 /// Says so when clients can take all files that the system lets this process open. Nothing wrong is answered then, but others find no

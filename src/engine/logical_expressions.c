@@ -1,7 +1,7 @@
 /* libclamav evaluates the expressions of all logical signatures anew for each layer that it scans, from their text
  * (matcher-ac.c: cli_ac_chklsig). The dynamic linker finds the functions below first, those of the executable:
  *
- * - cli_ac_chklsig itself. Nine of ten expressions are numbers that are joined by one operator, 0&1&2 or 0|1. Those are evaluated
+ * - cli_ac_chklsig itself. Most expressions are numbers that are joined by one operator, 0&1&2 or 0|1. Those are evaluated
  *   here; with &, the first number that has not matched ends it. Everything else goes to libclamav's function.
  * - sscanf with the formats "%u" and "%u,%u", by which libclamav's function reads numbers. libc first measures all the text behind
  *   them. Plain numbers are read here. Everything else goes to libc: other formats, white space, signs, long numbers.

@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use clamgate::action::ScannedWith;
 use clamgate::engine::Snapshot;
@@ -449,4 +450,27 @@ async fn after_an_update_what_was_scanned_before_it_is_scanned_again_once() {
     service.until_logged("definitions reloaded", 1).await;
     assert_eq!(enqueued().await, 2, "scanned with other definitions");
     assert_eq!(enqueued().await, 0);
+}
+
+/// Behind a firewall, nothing else gets out. The SDK does so by itself, unless it is given a client.
+#[test]
+fn requests_to_aws_take_the_proxy_of_the_environment() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = clamgate();
+    command.envs(aws::environment()).env_remove("no_proxy").env_remove("NO_PROXY");
+    command.env("AWS_ENDPOINT_URL", "http://s3.invalid").env("http_proxy", format!("http://{}", proxy.local_addr().unwrap()));
+    command.env("CLAMGATE_QUEUE__URL", "http://sqs.invalid/1/queue").args(["enqueue", "s3://somebodys"]);
+    let (sender, asked) = mpsc::channel();
+    // It waits for ever if nobody asks the proxy.
+    thread::spawn(move || {
+        let (mut connection, _) = proxy.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(&connection).read_line(&mut request).unwrap();
+        sender.send(request).unwrap();
+        connection.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    });
+    let (code, _, stderr) = shown(&command.output().unwrap());
+    let request = asked.try_recv().unwrap_or_default();
+    assert!(request.starts_with("GET http://s3.invalid/somebodys"), "{request}: {stderr}");
+    assert_eq!(code, Some(2), "{stderr}");
 }
