@@ -389,16 +389,18 @@ async fn a_sink_that_hangs_holds_its_messages_and_no_scan() {
         aws.upload(key, eicar()).await;
     }
     // Those who do not hang are told at once, of all three: the place of a message that waits goes to the next.
-    let ids = |reports: Vec<Value>| {
-        let mut ids: Vec<String> = reports.iter().map(|report| report["scan_id"].to_string()).collect();
-        ids.sort();
-        ids
-    };
+    let ids = |reports: Vec<Value>| reports.iter().map(|report| report["scan_id"].to_string()).collect::<BTreeSet<_>>();
     let told = ids(aws.reports(3).await);
+    assert_eq!(told.len(), 3);
     wait::until("all three in flight", || async { (aws.depth(&aws.queue).await == (0, 3)).then_some(()) }).await;
     gate.open();
     aws.until_drained().await;
-    assert_eq!(ids(listeners.take_json(&queue, 3).await), told);
+    // What got through just when a second had passed is said again: the same words.
+    let mut told_late = BTreeSet::new();
+    while told_late.len() < told.len() {
+        told_late.extend(ids(listeners.take_some(&queue).await));
+    }
+    assert_eq!(told_late, told);
     assert_eq!(aws.depth(&aws.results).await, (0, 0), "somebody was told twice");
 }
 
@@ -451,7 +453,6 @@ async fn after_a_crash_the_same_words_are_said_again() {
     let settings = [
         ("AWS_ENDPOINT_URL_SNS", gate.url.as_str()),
         ("CLAMGATE_REPORT__SINKS__TOPIC__SNS__TOPIC_ARN", &topic),
-        ("CLAMGATE_REPORT__SINKS__TOPIC__TIMEOUT_SECS", "1"),
         ("CLAMGATE_REPORT__OUTBOX", &format!("s3://{bucket}/outbox/")),
         ("CLAMGATE_REPORT__QUEUE_URL", ""),
         ("CLAMGATE_QUEUE__VISIBILITY_TIMEOUT_SECS", "10"),
