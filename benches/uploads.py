@@ -61,7 +61,7 @@ class Store:
     def __init__(self, setting: Setting, stack: ExitStack) -> None:
         directory = setting.scratch / f"aws-{time.monotonic_ns()}"
         directory.mkdir()
-        self.aws = LocalAws(directory)
+        self.aws = LocalAws(directory, is_lean=True)
         stack.callback(self.aws.stop)
         self.aws.wait_until_ready()
         self.s3, self.sqs = self.aws.client("s3"), self.aws.client("sqs")
