@@ -1,5 +1,6 @@
 //! The HTTP API's bounds: slow and silent clients, too much of everything, and an end in the middle of it.
 
+use std::fs;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -231,13 +232,16 @@ async fn what_does_not_fit_the_budget_is_told_to_come_back() {
     let head = format!("POST /v1/scan HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n");
     let mut held = send(&url, head.as_bytes()).await;
     held.write_all(&content).await.unwrap();
-    let body = file(service.dir.path(), "body", &content);
-    let (body, scan) = (format!("@{}", body.display()), format!("{url}/v1/scan"));
-    let refused = wait::until("no room", || async {
-        let answer = curl(&["--data-binary", &body, &scan]).await;
-        (answer.status != 200).then_some(answer)
+    // Before that, another could take the disk, and this one would be told to come back.
+    wait::until("its bytes on the disk", || async {
+        let files = fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap();
+        let mut sizes = files.filter_map(|file| Some(fs::metadata(file.ok()?.path()).ok()?.len()));
+        sizes.any(|size| size == content.len() as u64).then_some(())
     })
     .await;
+    let body = file(service.dir.path(), "body", &content);
+    let (body, scan) = (format!("@{}", body.display()), format!("{url}/v1/scan"));
+    let refused = curl(&["--data-binary", &body, &scan]).await;
     assert_eq!(refused.error(), (503, "busy".to_owned()));
     assert_eq!(refused.headers["retry-after"], "1");
     held.write_all(b".").await.unwrap();
