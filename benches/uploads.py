@@ -44,7 +44,8 @@ class Upload:
 
 
 def randbytes(seed: int, size: int) -> bytes:
-    """No format begins with the first of them. Two random bytes are those of .Z, or of a program, once in thirty thousand files."""
+    """Random but for the first two, which libclamav takes for no format: two random bytes are those of .Z, or of a program, once in
+    thirty thousand files."""
     return (b"\xfe\xfe" + random.Random(seed).randbytes(size))[:size]
 
 
