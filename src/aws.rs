@@ -16,13 +16,12 @@ use aws_smithy_http_client::{Builder, ConnectorBuilder};
 /// (hyper's `http1_max_buf_size`), and there are as many as there were requests at once.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// How long an answer may take to begin. Longer than SQS's long poll of at most 20 seconds.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// Loads region, credentials and endpoint as every AWS tool does (`AWS_REGION`, profiles, container credentials, …).
 pub async fn config() -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(5))
-        // Longer than SQS's long poll of at most 20 seconds.
-        .read_timeout(Duration::from_secs(30))
-        .build();
+    let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(ANSWER).build();
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client(IDLE))
         .timeout_config(timeouts)
@@ -61,11 +60,19 @@ pub fn ses(config: &SdkConfig) -> aws_sdk_sesv2::Client {
 }
 
 /// An SQS client. Without the SDK's watch for stalled streams, which wakes up twenty times a second for as long as a request
-/// waits: a long poll is meant to wait, and the read timeout ends it if SQS does not.
+/// waits: a long poll is meant to wait.
 #[must_use]
 pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
-    let config = aws_sdk_sqs::config::Builder::from(config);
-    aws_sdk_sqs::Client::from_conf(config.stalled_stream_protection(StalledStreamProtectionConfig::disabled()).build())
+    sqs_within(config, ANSWER)
+}
+
+/// The same, where `answer` is how long a whole answer may take: the read timeout ends when an answer begins.
+fn sqs_within(config: &SdkConfig, answer: Duration) -> aws_sdk_sqs::Client {
+    let timeouts = config.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
+    let config = aws_sdk_sqs::config::Builder::from(config)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .timeout_config(timeouts.operation_attempt_timeout(answer).build());
+    aws_sdk_sqs::Client::from_conf(config.build())
 }
 
 /// Text in characters that SQS takes: the others as `\\u0001`. SNS passes messages and their attributes on to queues.
@@ -96,37 +103,66 @@ mod tests {
 
     use aws_sdk_s3::config::{Credentials, Region, SharedCredentialsProvider};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    /// For a server of the test's own, which gets one attempt.
+    fn one_attempt(listener: &TcpListener, idle: Duration) -> Result<SdkConfig, Box<dyn Error>> {
+        Ok(SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http_client(idle))
+            .retry_config(RetryConfig::disabled())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+            .endpoint_url(format!("http://{}", listener.local_addr()?))
+            .build())
+    }
+
+    /// Takes a connection, reads the head of a request and answers.
+    async fn answered(listener: &TcpListener, answer: &[u8]) -> std::io::Result<TcpStream> {
+        let (mut connection, _) = listener.accept().await?;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(connection.read_u8().await?);
+        }
+        connection.write_all(answer).await?;
+        Ok(connection)
+    }
 
     /// After a burst, hundreds of connections kept what they had read into for a minute and a half.
     #[tokio::test]
     async fn connections_without_a_request_kept_their_buffers() -> Result<(), Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let endpoint = format!("http://{}", listener.local_addr()?);
+        let client = s3(&one_attempt(&listener, Duration::from_millis(1))?);
         let server = tokio::spawn(async move {
-            let (mut connection, _) = listener.accept().await?;
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                request.push(connection.read_u8().await?);
-            }
-            connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+            let mut connection = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
             let mut next = [0];
             let closed = connection.read(&mut next);
             tokio::time::timeout(Duration::from_secs(60), closed).await.map_err(std::io::Error::other)?
         });
-        let config = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client(Duration::from_millis(1)))
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
-            .endpoint_url(endpoint)
-            .build();
-        let client = s3(&config);
         client.head_bucket().bucket("b").send().await?;
         assert_eq!(server.await??, 0, "the client closed the connection");
         drop(client);
+        Ok(())
+    }
+
+    /// An answer that broke off, on a connection that nobody closed, was waited for without end: nothing was received any more.
+    #[tokio::test]
+    async fn an_answer_of_sqs_that_stopped_halfway_was_waited_for() -> Result<(), Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let client = sqs_within(&one_attempt(&listener, IDLE)?, Duration::from_millis(500));
+        let server = tokio::spawn(async move {
+            let connection = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"Messages\"").await?;
+            // Held open for as long as the test runs.
+            std::future::pending::<()>().await;
+            drop(connection);
+            std::io::Result::Ok(())
+        });
+        let received = client.receive_message().queue_url("q").send();
+        let received = tokio::time::timeout(Duration::from_secs(60), received).await?;
+        assert!(matches!(received, Err(aws_sdk_sqs::error::SdkError::TimeoutError(_))), "{received:?}");
+        server.abort();
         Ok(())
     }
 }
