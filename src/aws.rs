@@ -98,7 +98,7 @@ pub fn sqs_text(json: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::error::Error;
 
     use aws_sdk_s3::config::{Credentials, Region, SharedCredentialsProvider};
@@ -107,11 +107,11 @@ mod tests {
 
     use super::*;
 
-    /// For a server of the test's own, which gets one attempt.
-    fn one_attempt(listener: &TcpListener, idle: Duration) -> Result<SdkConfig, Box<dyn Error>> {
+    /// For a server of the test's own, which gets one attempt. Connections are closed at once when they have no request.
+    pub(crate) fn one_attempt(listener: &TcpListener) -> Result<SdkConfig, Box<dyn Error>> {
         Ok(SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client(idle))
+            .http_client(http_client(Duration::from_millis(1)))
             .retry_config(RetryConfig::disabled())
             .region(Region::new("eu-west-1"))
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
@@ -120,7 +120,7 @@ mod tests {
     }
 
     /// Takes a connection, reads the head of a request and answers.
-    async fn answered(listener: &TcpListener, answer: &[u8]) -> std::io::Result<TcpStream> {
+    pub(crate) async fn answered(listener: &TcpListener, answer: &[u8]) -> std::io::Result<TcpStream> {
         let (mut connection, _) = listener.accept().await?;
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn connections_without_a_request_kept_their_buffers() -> Result<(), Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let client = s3(&one_attempt(&listener, Duration::from_millis(1))?);
+        let client = s3(&one_attempt(&listener)?);
         let server = tokio::spawn(async move {
             let mut connection = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
             let mut next = [0];
@@ -151,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_of_sqs_that_stopped_halfway_was_waited_for() -> Result<(), Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let client = sqs_within(&one_attempt(&listener, IDLE)?, Duration::from_millis(500));
+        let client = sqs_within(&one_attempt(&listener)?, Duration::from_millis(500));
         let server = tokio::spawn(async move {
             let connection = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"Messages\"").await?;
             // Held open for as long as the test runs.

@@ -25,6 +25,9 @@ const LEAST_PART: u64 = 5 * 1024 * 1024;
 /// The size of a part, unless the object needs larger ones.
 const PART: u64 = 512 * 1024 * 1024;
 
+/// How long a request to copy may take.
+const COPY: Duration = Duration::from_mins(15);
+
 /// Removes the scanned version, or the object if its ETag is the scanned one
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>). One that is gone or replaced is left.
 pub(super) async fn remove(client: &Client, id: &ObjectId) -> Result<(), S3Error> {
@@ -129,7 +132,7 @@ impl Copy<'_> {
             .set_bucket_key_enabled(self.info.bucket_key)
             .set_website_redirect_location(self.info.website_redirect.clone())
             .customize()
-            .config_override(patient())
+            .config_override(patient(COPY))
             .send()
             .await
             .map_err(|error| S3Error::new("CopyObject", &self.id.bucket, &self.id.key, &error))?;
@@ -210,7 +213,7 @@ impl Copy<'_> {
                 .upload_id(upload_id)
                 .part_number(number)
                 .customize()
-                .config_override(patient())
+                .config_override(patient(COPY))
                 .send()
                 .await
                 .map_err(|error| S3Error::new("UploadPartCopy", &self.id.bucket, &self.id.key, &error))?;
@@ -225,7 +228,7 @@ impl Copy<'_> {
             .set_if_none_match(self.if_none_match())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
             .customize()
-            .config_override(patient())
+            .config_override(patient(COPY))
             .send()
             .await
             .map_err(|error| S3Error::new("CompleteMultipartUpload", bucket, key, &error))?;
@@ -245,10 +248,11 @@ fn is_another(scanned_hex: &str, copied_base64: &str) -> bool {
     base64::decode(copied_base64).is_ok_and(|copied| hex(&copied) != scanned_hex)
 }
 
-/// S3 answers these requests when it has copied everything, which takes minutes for large objects.
-fn patient() -> config::Builder {
+/// S3 can begin to answer these requests at once, and end when it has copied everything, which takes minutes for large objects: a stream that
+/// stalls, but not for ever.
+fn patient(within: Duration) -> config::Builder {
     config::Builder::new()
-        .timeout_config(TimeoutConfig::builder().read_timeout(Duration::from_mins(15)).build())
+        .timeout_config(TimeoutConfig::builder().read_timeout(within).operation_attempt_timeout(within).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
 }
 
@@ -260,7 +264,28 @@ fn ranges(size: u64, part: u64) -> impl Iterator<Item = (u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::error::SdkError;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::aws;
+    use crate::aws::tests::{answered, one_attempt};
+
+    /// S3 began to answer and nobody closed the connection: the object's place among those in flight was taken for good.
+    #[tokio::test]
+    async fn a_copy_whose_answer_stopped_halfway_was_waited_for() -> Result<(), Box<dyn std::error::Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let client = aws::s3(&one_attempt(&listener)?);
+        let request = client.copy_object().bucket("b").key("k").copy_source("a/k").customize();
+        let copied = request.config_override(patient(Duration::from_millis(500))).send();
+        let server = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n<?xml");
+        // The connection stays open.
+        let both = async { tokio::join!(copied, server) };
+        let (copied, connection) = tokio::time::timeout(Duration::from_secs(60), both).await?;
+        drop(connection?);
+        assert!(matches!(copied, Err(SdkError::TimeoutError(_))), "{copied:?}");
+        Ok(())
+    }
 
     /// Two contents can be made to have one MD5: by ETag alone, the second took the first one's verdict.
     #[test]
