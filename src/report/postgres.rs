@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgArguments, PgPoolOptions};
+use sqlx::query::Query;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection, PgPool, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Connection, Error, Executor, PgConnection, PgPool, Postgres, SqlSafeStr};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
@@ -123,7 +124,7 @@ impl Sink for PostgresSink {
         async move {
             let row = Row::new(notice.report)?;
             let pool = self.pool().await?;
-            let written = sqlx::query(UPSERT)
+            let upsert = sqlx::query(UPSERT)
                 .bind(row.scan_id)
                 .bind(row.status)
                 .bind(row.signatures)
@@ -140,16 +141,14 @@ impl Sink for PostgresSink {
                 .bind(row.scanned_at)
                 .bind(row.trace_id)
                 .bind(row.custom)
-                .bind(row.report)
-                .execute(&pool)
-                .await;
-            match written {
+                .bind(row.report);
+            match execute(&pool, upsert).await {
                 // The next attempt makes it.
                 Err(error) if self.config.migrate && is_missing_table(&error) => {
                     *self.pool.lock().await = None;
                     Err(SinkError { can_retry: true, ..failed(&error) })
                 }
-                written => written.map(|_| ()).map_err(|error| failed(&error)),
+                written => written.map_err(|error| failed(&error)),
             }
         }
         .boxed()
@@ -159,6 +158,17 @@ impl Sink for PostgresSink {
         // Whatever is wrong with the database or the account can be mended while the service runs.
         async move { self.pool().await.map(|_| ()).map_err(|error| SinkError { can_retry: true, ..error }) }.boxed()
     }
+}
+
+/// Runs a statement on a connection that the pool has back soon, whatever happens. Left to itself, sqlx asks a connection whether it is
+/// well before the pool gets it back, and waits for the answer without end: each one to a server that froze would be lost to the pool.
+async fn execute(pool: &PgPool, statement: Query<'_, Postgres, PgArguments>) -> Result<(), Error> {
+    let mut connection = pool.acquire().await?;
+    // If nobody waits for the statement any more.
+    connection.close_on_drop();
+    let done = statement.execute(&mut *connection).await;
+    tokio::spawn(tokio::time::timeout(CONNECT_WITHIN, connection.return_to_pool()));
+    done.map(|_| ())
 }
 
 /// A report in PostgreSQL's types.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clamgate::config::PostgresSinkConfig;
 use clamgate::report::{About, Notice, PostgresSink, ScanReport, Sink, SinkError};
 use futures_util::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::aws::{Aws, Setup};
@@ -370,6 +371,48 @@ async fn connections_are_bounded() {
     let (delivered, ()) =
         futures_util::future::join(join_all(reports.iter().map(|report| deliver(&sink, report))), release).await;
     assert_eq!(delivered, vec![Ok(()); 6]);
+}
+
+/// Continues a process when the test ends, however it does.
+struct Frozen(Pid);
+
+impl Frozen {
+    fn new(process: Pid) -> Self {
+        kill_process(process, Signal::STOP).unwrap();
+        Self(process)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// A server that takes what it is sent and never answers kept each connection for good: with the last one, all reports failed, though the
+/// database was back.
+#[tokio::test]
+async fn a_server_that_froze_kept_the_connections() {
+    let database = postgres::shared().database().await;
+    let sink = PostgresSink::new(PostgresSinkConfig { max_connections: 1, ..config(&database.url()) });
+    sink.prepare().await.unwrap();
+    let mut holder = database.connect().await;
+    sqlx::raw_sql("begin; lock table clamgate_scans").execute(&mut holder).await.unwrap();
+    let report = report("1", "CLEAN", 1, json!({}));
+    let waiting = "select pid from pg_stat_activity where application_name = 'clamgate' and datname = current_database() \
+                   and wait_event_type = 'Lock'";
+    let pid = wait::until("a connection that waits", || async {
+        Some(database.rows(waiting).await.first()?["pid"].as_i64().unwrap())
+    });
+    // Dropped when the server is seen to wait, as when its time is over.
+    let pid = tokio::select! {
+        pid = pid => pid,
+        delivered = deliver(&sink, &report) => panic!("{delivered:?}"),
+    };
+    let _frozen = Frozen::new(Pid::from_raw(pid.try_into().unwrap()).unwrap());
+    sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
+    wait::until("a report", || async { deliver(&sink, &report).await.ok() }).await;
+    assert_eq!(database.rows("select scan_id from clamgate_scans").await, [json!({"scan_id": "1"})]);
 }
 
 fn page() -> String {
