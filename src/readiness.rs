@@ -5,13 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-
-use crate::scan::Fitness;
 
 /// How often the machine is looked at while all is well, and while it is not.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a look may take before that is trouble itself: a disk that has gone away keeps whoever asks it waiting.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
+/// A reload that takes longer does not end by itself: a load of all of ClamAV's signatures takes half a minute, and scans that are waited for
+/// have time limits.
+const LONGEST_RELOAD: Duration = Duration::from_mins(30);
 
 /// What keeps the service from taking work.
 #[derive(Debug, Clone)]
@@ -34,6 +38,8 @@ pub enum Without {
 struct Causes {
     machine: Vec<String>,
     definitions: Option<Without>,
+    /// Since when there have been none.
+    since: Option<Instant>,
 }
 
 impl Default for Readiness {
@@ -56,26 +62,42 @@ impl Readiness {
 
     /// There are no definitions to scan with, for this reason; `None` when there are.
     pub fn without_definitions(&self, why: Option<Without>) {
-        self.update(|causes| causes.definitions = why);
+        self.update(|causes| {
+            causes.since = why.is_some().then(|| causes.since.unwrap_or_else(Instant::now));
+            causes.definitions = why;
+        });
     }
 
     /// Whether a reload, which ends by itself, is all that is in the way.
     #[must_use]
     pub fn is_pausing(&self) -> bool {
         let causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-        causes.machine.is_empty() && matches!(causes.definitions, Some(Without::Reload(_)))
+        let is_reload = matches!(causes.definitions, Some(Without::Reload(_)));
+        is_reload && causes.machine.is_empty() && causes.since.is_some_and(|since| since.elapsed() < LONGEST_RELOAD)
     }
 
-    /// Keeps looking until `stop`. `overdue` is how many of the `threads` scan threads do not come back.
-    pub async fn watch(self, fitness: Fitness, mut overdue: watch::Receiver<usize>, threads: usize, stop: CancellationToken) {
+    /// Keeps looking until `stop`. `trouble` tells what is wrong with the machine, and may block; `overdue` is how many of the `threads` scan
+    /// threads do not come back.
+    pub async fn watch<F>(self, trouble: F, mut overdue: watch::Receiver<usize>, threads: usize, stop: CancellationToken)
+    where
+        F: Fn() -> Option<String> + Clone + Send + 'static,
+    {
+        let mut under_way = None;
         loop {
             let mut obstacles = Vec::new();
             if *overdue.borrow_and_update() >= threads {
                 obstacles.push(format!("no scan thread is left: all {threads} are past their deadline"));
             }
-            let fitness = fitness.clone();
-            let looked = tokio::task::spawn_blocking(move || fitness.trouble()).await;
-            obstacles.extend(looked.unwrap_or_else(|error| Some(format!("cannot look at the machine: {error}"))));
+            let mut look = under_way.take().unwrap_or_else(|| tokio::task::spawn_blocking(trouble.clone()));
+            match timeout(LOOK_WITHIN, &mut look).await {
+                Ok(looked) => {
+                    obstacles.extend(looked.unwrap_or_else(|error| Some(format!("cannot look at the machine: {error}"))))
+                }
+                Err(_) => {
+                    obstacles.push(format!("the scratch directory has not answered for {} s", LOOK_WITHIN.as_secs()));
+                    under_way = Some(look);
+                }
+            }
             self.tell(obstacles);
 
             let pause = if self.obstacles.borrow().is_empty() { LOOK_EVERY } else { LOOK_AGAIN };
@@ -110,5 +132,56 @@ impl Readiness {
             *before = now;
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While the disk did not answer, nothing was said, not even that the last scan thread was lost, and messages were received.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_does_not_answer_kept_the_watch_waiting() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let trouble = move || {
+            let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            None
+        };
+        let readiness = Readiness::default();
+        let mut obstacles = readiness.obstacles();
+        let (lost, overdue) = watch::channel(0);
+        let watching = tokio::spawn(readiness.watch(trouble, overdue, 1, CancellationToken::new()));
+        // The clock does not go on by itself while something blocks.
+        let mut told = async |text: &str| {
+            for _ in 0..100 {
+                if obstacles.borrow_and_update().iter().any(|obstacle| obstacle.contains(text)) {
+                    return true;
+                }
+                tokio::time::advance(LOOK_AGAIN).await;
+            }
+            false
+        };
+        assert!(told("has not answered for 10 s").await);
+        lost.send_replace(1);
+        assert!(told("no scan thread is left").await);
+        drop(release);
+        drop(lost);
+        watching.abort();
+    }
+
+    /// A load that never ended counted as a pause, and nobody replaced the container.
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_without_end_counted_as_a_pause() {
+        let readiness = Readiness::default();
+        let reload = || Some(Without::Reload("loading".to_owned()));
+        readiness.without_definitions(reload());
+        assert!(readiness.is_pausing());
+        tokio::time::advance(LONGEST_RELOAD).await;
+        readiness.without_definitions(reload());
+        assert!(!readiness.is_pausing());
+        readiness.without_definitions(None);
+        readiness.without_definitions(reload());
+        assert!(readiness.is_pausing(), "the next one");
     }
 }

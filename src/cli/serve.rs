@@ -181,7 +181,8 @@ async fn work(
     let (parts, queue) = assemble(config, &warm, scratch_dir, connected)?;
     let fitness = Fitness::new(scratch_dir, config.scan.min_free_bytes);
     let pool = &parts.pool;
-    tokio::spawn(service.readiness.clone().watch(fitness, pool.overdue(), pool.threads(), stop.clone()));
+    let trouble = move || fitness.trouble();
+    tokio::spawn(service.readiness.clone().watch(trouble, pool.overdue(), pool.threads(), stop.clone()));
     tokio::spawn(Keeper::new(warm, Arc::clone(pool), service.readiness.clone(), config).run(requests, stop.clone()));
     if config.definitions.freshclam.enabled {
         tokio::spawn(freshclam(config).run(service.reload.clone(), stop.clone()));
