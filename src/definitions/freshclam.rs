@@ -64,17 +64,27 @@ impl Freshclam {
 
     /// Runs until the databases are complete, for a first start with an empty directory. Waits a minute after each failure.
     pub async fn first_download(&self) {
-        while let Err(missing) = self.complete() {
-            tracing::info!(missing = missing.to_string(), "freshclam fetches the definitions");
+        while let Err(missing) = self.complete().await {
+            tracing::info!(missing, "freshclam fetches the definitions");
             self.update().await;
-            if self.complete().is_err() {
+            if self.complete().await.is_err() {
                 tokio::time::sleep(Duration::from_mins(1)).await;
             }
         }
     }
 
-    fn complete(&self) -> Result<(), LoadError> {
-        Snapshot::take(&self.dir)?.require(&self.required)
+    /// What is missing, if anything is.
+    async fn complete(&self) -> Result<(), String> {
+        let complete = self.on_disk(|updater| Snapshot::take(&updater.dir)?.require(&updater.required));
+        complete.await?.map_err(|error: LoadError| error.to_string())
+    }
+
+    /// Looks at the directory, which can be a volume that does not answer for a while.
+    async fn on_disk<T: Send + 'static>(&self, look: impl FnOnce(&Self) -> T + Send + 'static) -> Result<T, String> {
+        let updater = self.clone();
+        tokio::task::spawn_blocking(move || look(&updater))
+            .await
+            .map_err(|error| format!("cannot look at the directory: {error}"))
     }
 
     /// Removes what killed runs left in the directory: `tmp.` and ten characters (`libfreshclam.c: fc_prune_database_directory`
@@ -94,10 +104,14 @@ impl Freshclam {
 
     /// Runs freshclam once and looks at what it did. The child is killed when the future is dropped.
     pub async fn update(&self) -> Update {
-        self.sweep();
-        let before = Snapshot::take(&self.dir).ok();
+        let before = self.on_disk(|updater| {
+            updater.sweep();
+            Snapshot::take(&updater.dir).ok()
+        });
+        let before = before.await.ok().flatten();
         let (status, lines) = self.spawn().await;
-        let changed = Snapshot::take(&self.dir).ok() != before;
+        let after = self.on_disk(|updater| Snapshot::take(&updater.dir).ok()).await.ok().flatten();
+        let changed = after != before;
         let update = match &status {
             _ if changed => Update::Changed,
             Ok(status) if status.success() => Update::Current,

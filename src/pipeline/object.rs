@@ -435,7 +435,8 @@ impl<S: ObjectStore> Objects<S> {
         let reservation = self.budget.reserve(size).await.ok_or(Failure::Closed)?;
         let spooled = reservation.is_spooled();
         let sink_error = |error| FetchError::Sink { id: id.clone(), error };
-        let mut incoming = Incoming::new(reservation, size, &self.scratch_dir).map_err(sink_error)?;
+        let incoming = blocking_if(spooled, || Incoming::new(reservation, size, &self.scratch_dir));
+        let mut incoming = incoming.map_err(sink_error)?;
         let mut is_larger = false;
         let fetched = self
             .store
