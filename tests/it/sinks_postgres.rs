@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clamgate::config::PostgresSinkConfig;
 use clamgate::report::{About, Notice, PostgresSink, ScanReport, Sink, SinkError};
@@ -413,6 +414,31 @@ async fn a_server_that_froze_kept_the_connections() {
     sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
     wait::until("a report", || async { deliver(&sink, &report).await.ok() }).await;
     assert_eq!(database.rows("select scan_id from clamgate_scans").await, [json!({"scan_id": "1"})]);
+}
+
+/// Given up here, a statement went on there: the server had more connections than `max_connections`.
+#[tokio::test]
+async fn a_statement_that_was_given_up_kept_its_connection_at_the_server() {
+    let database = postgres::shared().database().await;
+    let sink = PostgresSink::new(PostgresSinkConfig { max_connections: 1, ..config(&database.url()) });
+    sink.prepare().await.unwrap();
+    let mut holder = database.connect().await;
+    sqlx::raw_sql("begin; lock table clamgate_scans").execute(&mut holder).await.unwrap();
+    let report = report("1", "CLEAN", 1, json!({}));
+    let ours = "select count(*) from pg_stat_activity where application_name = 'clamgate' and datname = current_database()";
+    let waits = wait::until("a connection that waits", || async {
+        let locked = format!("{ours} and wait_event_type = 'Lock'");
+        (database.rows(&locked).await == [json!({"count": 1})]).then_some(())
+    });
+    tokio::select! {
+        () = waits => {}
+        delivered = deliver(&sink, &report) => panic!("{delivered:?}"),
+    }
+    // Its own time limit is 30 seconds.
+    wait::until_within(Duration::from_secs(20), "its end", || async {
+        (database.rows(ours).await == [json!({"count": 0})]).then_some(())
+    })
+    .await;
 }
 
 fn page() -> String {
