@@ -37,7 +37,7 @@ pub struct Health {
     pub overdue_threads: usize,
     /// How far a load of definitions is, the first or a later one: `5200000 of 8700000 signatures`, `compiling, 40%`.
     pub loading: Option<String>,
-    /// Whether it is not ready because of a reload alone, which ends by itself: no reason to end the process.
+    /// Whether it is not ready because of a reload alone, which should end by itself: no reason to end the process.
     pub pausing: bool,
     /// What keeps the process from scanning; not ready while there is any.
     pub obstacles: Vec<String>,

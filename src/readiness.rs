@@ -13,9 +13,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a look may take before that is trouble itself: a disk that has gone away keeps whoever asks it waiting.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
-/// A reload that takes longer does not end by itself: a load of all of ClamAV's signatures takes half a minute, and scans that are waited for
-/// have time limits.
-const LONGEST_RELOAD: Duration = Duration::from_mins(30);
 
 /// What keeps the service from taking work.
 #[derive(Debug, Clone)]
@@ -28,8 +25,13 @@ pub struct Readiness {
 /// Why there are no definitions to scan with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Without {
-    /// They are being loaded in place of others, which ends by itself.
-    Reload(String),
+    /// They are being loaded in place of others.
+    Reload {
+        /// What goes on.
+        why: String,
+        /// When it should have ended.
+        until: Instant,
+    },
     /// They could not be loaded.
     Failed(String),
 }
@@ -38,8 +40,6 @@ pub enum Without {
 struct Causes {
     machine: Vec<String>,
     definitions: Option<Without>,
-    /// Since when there have been none.
-    since: Option<Instant>,
 }
 
 impl Default for Readiness {
@@ -62,18 +62,15 @@ impl Readiness {
 
     /// There are no definitions to scan with, for this reason; `None` when there are.
     pub fn without_definitions(&self, why: Option<Without>) {
-        self.update(|causes| {
-            causes.since = why.is_some().then(|| causes.since.unwrap_or_else(Instant::now));
-            causes.definitions = why;
-        });
+        self.update(|causes| causes.definitions = why);
     }
 
-    /// Whether a reload, which ends by itself, is all that is in the way.
+    /// Whether a reload, which should end by itself, is all that is in the way.
     #[must_use]
     pub fn is_pausing(&self) -> bool {
         let causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_reload = matches!(causes.definitions, Some(Without::Reload(_)));
-        is_reload && causes.machine.is_empty() && causes.since.is_some_and(|since| since.elapsed() < LONGEST_RELOAD)
+        let is_reload = matches!(causes.definitions, Some(Without::Reload { until, .. }) if Instant::now() < until);
+        is_reload && causes.machine.is_empty()
     }
 
     /// Keeps looking until `stop`. `trouble` tells what is wrong with the machine, and may block; `overdue` is how many of the `threads` scan
@@ -94,7 +91,7 @@ impl Readiness {
                     obstacles.extend(looked.unwrap_or_else(|error| Some(format!("cannot look at the machine: {error}"))))
                 }
                 Err(_) => {
-                    obstacles.push(format!("the scratch directory has not answered for {} s", LOOK_WITHIN.as_secs()));
+                    obstacles.push(format!("the scratch directory does not answer within {} s", LOOK_WITHIN.as_secs()));
                     under_way = Some(look);
                 }
             }
@@ -125,7 +122,7 @@ impl Readiness {
     fn update(&self, change: impl FnOnce(&mut Causes)) {
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut causes);
-        let definitions = causes.definitions.iter().map(|(Without::Reload(why) | Without::Failed(why))| why);
+        let definitions = causes.definitions.iter().map(|(Without::Reload { why, .. } | Without::Failed(why))| why);
         let now: Vec<String> = definitions.chain(&causes.machine).cloned().collect();
         self.obstacles.send_if_modified(|before| {
             let changed = *before != now;
@@ -162,7 +159,7 @@ mod tests {
             }
             false
         };
-        assert!(told("has not answered for 10 s").await);
+        assert!(told("does not answer within 10 s").await);
         lost.send_replace(1);
         assert!(told("no scan thread is left").await);
         drop(release);
@@ -174,14 +171,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reload_without_end_counted_as_a_pause() {
         let readiness = Readiness::default();
-        let reload = || Some(Without::Reload("loading".to_owned()));
-        readiness.without_definitions(reload());
+        let until = Instant::now() + Duration::from_mins(1);
+        readiness.without_definitions(Some(Without::Reload { why: "loading".to_owned(), until }));
         assert!(readiness.is_pausing());
-        tokio::time::advance(LONGEST_RELOAD).await;
-        readiness.without_definitions(reload());
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert!(!readiness.is_pausing());
-        readiness.without_definitions(None);
-        readiness.without_definitions(reload());
-        assert!(readiness.is_pausing(), "the next one");
     }
 }

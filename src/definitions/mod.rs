@@ -7,9 +7,10 @@ mod freshclam;
 mod plan;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use freshclam::Freshclam;
@@ -29,6 +30,9 @@ const LONGEST_RETRY: Duration = Duration::from_mins(5);
 
 /// How much longer than its scans may take a drain may take.
 const SPARE: Duration = Duration::from_secs(10);
+
+/// A load that takes longer will not end: all of ClamAV's signatures take half a minute.
+const LONGEST_LOAD: Duration = Duration::from_mins(30);
 
 /// Watches the database directory and reloads.
 pub struct Keeper {
@@ -109,7 +113,7 @@ impl Keeper {
             };
             let retry = async {
                 match self.retry_at {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -200,7 +204,8 @@ impl Keeper {
         let checked = self.attempt(Warm::check).await?;
         let why =
             "the scans under way end, then new definitions are loaded in place of the old ones: memory does not hold both";
-        self.readiness.without_definitions(Some(Without::Reload(why.to_owned())));
+        self.readiness
+            .without_definitions(Some(Without::Reload { why: why.to_owned(), until: Instant::now() + self.patience }));
         let drained = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(stuck("the service is stopping")),
@@ -211,7 +216,7 @@ impl Keeper {
             }
         };
         let why = "new definitions are being loaded in place of the old ones: memory does not hold both";
-        self.readiness.without_definitions(Some(Without::Reload(why.to_owned())));
+        self.readiness.without_definitions(Some(Without::Reload { why: why.to_owned(), until: Instant::now() + LONGEST_LOAD }));
         let loaded = self.attempt(move |warm| warm.replace(&checked)).await;
         // Whoever has waited scans with the new engine; without one, it is told so.
         drop(drained);
