@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -19,11 +20,19 @@ const IDLE: Duration = Duration::from_secs(10);
 /// How long an answer may take to begin. Longer than SQS's long poll of at most 20 seconds.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How long an attempt to ask SQS may take: to connect, to wait for the answer, to read it to its end.
+const SQS_ATTEMPT: Duration = Duration::from_secs(45);
+
+/// How long credentials are waited for. All clients wait together; of itself, the SDK would wait as long as all attempts of whichever request
+/// happens to find that they are too old.
+const CREDENTIALS: Duration = Duration::from_secs(30);
+
 /// Loads region, credentials and endpoint as every AWS tool does (`AWS_REGION`, profiles, container credentials, …).
 pub async fn config() -> SdkConfig {
     let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).read_timeout(ANSWER).build();
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client(IDLE))
+        .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS).build())
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(4))
         .load()
@@ -63,15 +72,15 @@ pub fn ses(config: &SdkConfig) -> aws_sdk_sesv2::Client {
 /// waits: a long poll is meant to wait.
 #[must_use]
 pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
-    sqs_within(config, ANSWER)
+    sqs_within(config, SQS_ATTEMPT)
 }
 
-/// The same, where `answer` is how long a whole answer may take: the read timeout ends when an answer begins.
-fn sqs_within(config: &SdkConfig, answer: Duration) -> aws_sdk_sqs::Client {
+/// The same, where `attempt` is how long an attempt may take in all: the read timeout ends when an answer begins.
+fn sqs_within(config: &SdkConfig, attempt: Duration) -> aws_sdk_sqs::Client {
     let timeouts = config.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
     let config = aws_sdk_sqs::config::Builder::from(config)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .timeout_config(timeouts.operation_attempt_timeout(answer).build());
+        .timeout_config(timeouts.operation_attempt_timeout(attempt).build());
     aws_sdk_sqs::Client::from_conf(config.build())
 }
 
@@ -151,7 +160,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_answer_of_sqs_that_stopped_halfway_was_waited_for() -> Result<(), Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let client = sqs_within(&one_attempt(&listener)?, Duration::from_millis(500));
+        let client = sqs_within(&one_attempt(&listener)?, Duration::from_secs(5));
         let server = tokio::spawn(async move {
             let connection = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"Messages\"").await?;
             // Held open for as long as the test runs.

@@ -25,7 +25,7 @@ const LEAST_PART: u64 = 5 * 1024 * 1024;
 /// The size of a part, unless the object needs larger ones.
 const PART: u64 = 512 * 1024 * 1024;
 
-/// How long a request to copy may take.
+/// How long an attempt to copy may take.
 const COPY: Duration = Duration::from_mins(15);
 
 /// Removes the scanned version, or the object if its ETag is the scanned one
@@ -277,7 +277,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let client = aws::s3(&one_attempt(&listener)?);
         let request = client.copy_object().bucket("b").key("k").copy_source("a/k").customize();
-        let copied = request.config_override(patient(Duration::from_millis(500))).send();
+        let copied = request.config_override(patient(Duration::from_secs(5))).send();
         let server = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n<?xml");
         // The connection stays open.
         let both = async { tokio::join!(copied, server) };
