@@ -161,17 +161,13 @@ pub(crate) mod tests {
     async fn an_answer_of_sqs_that_stopped_halfway_was_waited_for() -> Result<(), Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let client = sqs_within(&one_attempt(&listener)?, Duration::from_secs(5));
-        let server = tokio::spawn(async move {
-            let connection = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"Messages\"").await?;
-            // Held open for as long as the test runs.
-            std::future::pending::<()>().await;
-            drop(connection);
-            std::io::Result::Ok(())
-        });
         let received = client.receive_message().queue_url("q").send();
-        let received = tokio::time::timeout(Duration::from_secs(60), received).await?;
+        let server = answered(&listener, b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"Messages\"");
+        // The connection stays open.
+        let both = async { tokio::join!(received, server) };
+        let (received, connection) = tokio::time::timeout(Duration::from_secs(60), both).await?;
+        drop(connection?);
         assert!(matches!(received, Err(aws_sdk_sqs::error::SdkError::TimeoutError(_))), "{received:?}");
-        server.abort();
         Ok(())
     }
 }

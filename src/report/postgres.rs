@@ -108,8 +108,8 @@ impl PostgresSink {
             .connect_lazy_with(options))
     }
 
-    /// What each connection is told first. Statements that nobody waits for any more, such as those of a process that was killed, end; at once
-    /// from PostgreSQL 14 on, which can look whether the client is still there.
+    /// What each connection is told first. Statements that nobody waits for any more, such as those of a process that was killed, end; soon,
+    /// from PostgreSQL 14 on, which can look every second whether the client is still there.
     fn settings(&self) -> String {
         let mut settings = "set statement_timeout = '30s'; set client_min_messages = warning; \
              select set_config(name, '1s', false) from pg_settings where name = 'client_connection_check_interval'"

@@ -9,6 +9,7 @@ use clamgate::report::{About, Notice, PostgresSink, ScanReport, Sink, SinkError}
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
 use crate::aws::{Aws, Setup};
 use crate::postgres::{self, Database, PASSWORD, Postgres};
@@ -350,23 +351,38 @@ async fn a_table_that_was_dropped_is_made_again() {
     }
 }
 
+/// A sink with so many connections, and one that keeps every row waiting.
+async fn locked(database: &Database, max_connections: u32) -> (PostgresSink, PgConnection) {
+    let sink = PostgresSink::new(PostgresSinkConfig { max_connections, ..config(&database.url()) });
+    sink.prepare().await.unwrap();
+    let mut holder = database.connect().await;
+    sqlx::raw_sql("begin; lock table clamgate_scans").execute(&mut holder).await.unwrap();
+    (sink, holder)
+}
+
+/// The server's processes for the sink's connections.
+async fn backends(database: &Database, condition: &str) -> Vec<Pid> {
+    let ours = "select pid from pg_stat_activity where application_name = 'clamgate' and datname = current_database()";
+    let rows = database.rows(&format!("{ours} and {condition}")).await;
+    rows.iter().map(|row| Pid::from_raw(row["pid"].as_i64().unwrap().try_into().unwrap()).unwrap()).collect()
+}
+
+/// Waits until so many of them wait for the table.
+async fn until_waiting(database: &Database, connections: usize) -> Vec<Pid> {
+    wait::until("connections that wait", || async {
+        Some(backends(database, "wait_event_type = 'Lock'").await).filter(|waiting| waiting.len() == connections)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn connections_are_bounded() {
     let database = postgres::shared().database().await;
-    let sink = PostgresSink::new(PostgresSinkConfig { max_connections: 2, ..config(&database.url()) });
-    sink.prepare().await.unwrap();
-    // Every row waits for this one.
-    let mut holder = database.connect().await;
-    sqlx::raw_sql("begin; lock table clamgate_scans").execute(&mut holder).await.unwrap();
+    let (sink, mut holder) = locked(&database, 2).await;
     let reports: Vec<_> = (0..6).map(|n| report(&n.to_string(), "CLEAN", 1, json!({}))).collect();
-    let waiting = "select count(*) from pg_stat_activity where application_name = 'clamgate' and datname = current_database()";
     let release = async {
-        let seen = wait::until("two connections that wait", || async {
-            let locked = format!("{waiting} and wait_event_type = 'Lock'");
-            (database.rows(&locked).await == [json!({"count": 2})]).then_some(())
-        });
-        seen.await;
-        assert_eq!(database.rows(waiting).await, [json!({"count": 2})]);
+        until_waiting(&database, 2).await;
+        assert_eq!(backends(&database, "true").await.len(), 2);
         sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
     };
     let (delivered, ()) =
@@ -374,7 +390,7 @@ async fn connections_are_bounded() {
     assert_eq!(delivered, vec![Ok(()); 6]);
 }
 
-/// Continues a process when the test ends, however it does.
+/// A process that is stopped until the test ends, however it does.
 struct Frozen(Pid);
 
 impl Frozen {
@@ -395,22 +411,13 @@ impl Drop for Frozen {
 #[tokio::test]
 async fn a_server_that_froze_kept_the_connections() {
     let database = postgres::shared().database().await;
-    let sink = PostgresSink::new(PostgresSinkConfig { max_connections: 1, ..config(&database.url()) });
-    sink.prepare().await.unwrap();
-    let mut holder = database.connect().await;
-    sqlx::raw_sql("begin; lock table clamgate_scans").execute(&mut holder).await.unwrap();
+    let (sink, mut holder) = locked(&database, 1).await;
     let report = report("1", "CLEAN", 1, json!({}));
-    let waiting = "select pid from pg_stat_activity where application_name = 'clamgate' and datname = current_database() \
-                   and wait_event_type = 'Lock'";
-    let pid = wait::until("a connection that waits", || async {
-        Some(database.rows(waiting).await.first()?["pid"].as_i64().unwrap())
-    });
-    // Dropped when the server is seen to wait, as when its time is over.
-    let pid = tokio::select! {
-        pid = pid => pid,
+    // Given up when the server is frozen, as when its time is over.
+    let _frozen = tokio::select! {
+        waiting = async { Frozen::new(until_waiting(&database, 1).await[0]) } => waiting,
         delivered = deliver(&sink, &report) => panic!("{delivered:?}"),
     };
-    let _frozen = Frozen::new(Pid::from_raw(pid.try_into().unwrap()).unwrap());
     sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
     wait::until("a report", || async { deliver(&sink, &report).await.ok() }).await;
     assert_eq!(database.rows("select scan_id from clamgate_scans").await, [json!({"scan_id": "1"})]);
@@ -420,23 +427,15 @@ async fn a_server_that_froze_kept_the_connections() {
 #[tokio::test]
 async fn a_statement_that_was_given_up_kept_its_connection_at_the_server() {
     let database = postgres::shared().database().await;
-    let sink = PostgresSink::new(PostgresSinkConfig { max_connections: 1, ..config(&database.url()) });
-    sink.prepare().await.unwrap();
-    let mut holder = database.connect().await;
-    sqlx::raw_sql("begin; lock table clamgate_scans").execute(&mut holder).await.unwrap();
+    let (sink, _holder) = locked(&database, 1).await;
     let report = report("1", "CLEAN", 1, json!({}));
-    let ours = "select count(*) from pg_stat_activity where application_name = 'clamgate' and datname = current_database()";
-    let waits = wait::until("a connection that waits", || async {
-        let locked = format!("{ours} and wait_event_type = 'Lock'");
-        (database.rows(&locked).await == [json!({"count": 1})]).then_some(())
-    });
     tokio::select! {
-        () = waits => {}
+        _ = until_waiting(&database, 1) => {}
         delivered = deliver(&sink, &report) => panic!("{delivered:?}"),
     }
     // Its own time limit is 30 seconds.
     wait::until_within(Duration::from_secs(20), "its end", || async {
-        (database.rows(ours).await == [json!({"count": 0})]).then_some(())
+        backends(&database, "true").await.is_empty().then_some(())
     })
     .await;
 }
