@@ -202,7 +202,7 @@ def describe(result: dict[str, Any], plots: Path) -> list[str]:
         throughput.append([workload, spread(rates[OURS]), spread(rates[PLAIN]), spread(ratios)])
         for name, of in results.items():
             bars[f"{name.split(' and')[0]}: {workload}"] = rates[name]
-            cpu[workload, name] = {part: statistics.median(run["cpu_ms"][part] for run in of) for part in of[0]["cpu_ms"]}
+            cpu[workload, name] = [run["cpu_ms"] for run in of]
     for workload, results in result["latencies"].items():
         for name, values in results.items():
             at = [digits(percentile(values, share)) for share in (0.5, 0.95, 0.99)]
@@ -217,11 +217,11 @@ def describe(result: dict[str, Any], plots: Path) -> list[str]:
     lines += ["![objects per second](benchmarks/end-to-end.svg)", ""]
     lines += table(["upload to verdict, ms", "uploads a second", "p50", "p95", "p99", "uploads"], latency)
     rows = []
-    for (workload, name), parts in cpu.items():
-        own = parts["clamgate"] - parts["scan threads"] if name == OURS else parts["consumer"]
-        scan = parts["scan threads"] if name == OURS else parts["clamd"]
-        rows.append([f"{workload}: {name}", digits(own), digits(scan), digits(parts["S3 and SQS"])])
-    head = ["processor time per object, ms (median round)", "its own", "scanning (clamgate's scan threads, or clamd)"]
+    for (workload, name), turns in cpu.items():
+        own = [parts["clamgate"] - parts["scan threads"] if name == OURS else parts["consumer"] for parts in turns]
+        scan = [parts["scan threads" if name == OURS else "clamd"] for parts in turns]
+        rows.append([f"{workload}: {name}", spread(own), spread(scan), spread([parts["S3 and SQS"] for parts in turns])])
+    head = ["processor time per object, ms", "its own", "scanning (clamgate's scan threads, or clamd)"]
     lines += table([*head, "the local S3 and SQS"], rows)
     lines += [
         "clamgate's own time is that of its process less that of its scan threads: fetching, hashing, the protocols of S3 "
