@@ -165,6 +165,12 @@ impl ActionError {
     pub fn is_moot(&self) -> bool {
         matches!(self, Self::S3(S3Error { kind: S3ErrorKind::Gone | S3ErrorKind::Replaced, .. }))
     }
+
+    /// Whether something else has taken the object's place.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        matches!(self, Self::S3(S3Error { kind: S3ErrorKind::Replaced, .. }))
+    }
 }
 
 impl Actions {
@@ -243,16 +249,18 @@ impl Actions {
     }
 
     /// Tags an object as being scanned, if that is wanted, unless it carries a verdict. That says nothing which anybody may
-    /// rely on: when it fails, the work goes on.
-    pub async fn begin(&self, object: &ScannedObject<'_>) {
+    /// rely on: when it fails, the work goes on. True if something else had taken the object's place.
+    pub async fn begin(&self, object: &ScannedObject<'_>) -> bool {
         if !self.config.tag_in_progress || !object.id.is_pinned() {
-            return;
+            return false;
         }
-        if let Err(error) = self.tag_unless_judged(object, &self.dialects().in_progress()).await
+        let begun = self.tag_unless_judged(object, &self.dialects().in_progress()).await;
+        if let Err(error) = &begun
             && !error.is_moot()
         {
             tracing::warn!(%error, "cannot tag an object as being scanned");
         }
+        begun.is_err_and(|error| error.is_replaced())
     }
 
     /// Tags an object that is not scanned, unless it carries a verdict.

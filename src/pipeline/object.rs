@@ -147,6 +147,8 @@ pub(super) struct ObjectWork<'event> {
     source: Option<ObjectId>,
     /// What everybody was told.
     reported: Option<Box<ScanReport>>,
+    /// Another object had taken its place when it was to be tagged.
+    is_overwritten: bool,
     /// Called when there is nothing to do but to wait for somebody who is to be told.
     pub(super) on_wait: &'event (dyn Fn() + Sync),
 }
@@ -168,12 +170,22 @@ impl<'event> ObjectWork<'event> {
             judged: None,
             source: None,
             reported: None,
+            is_overwritten: false,
             on_wait: &|| (),
         }
     }
 
     pub(super) fn on_wait(self, on_wait: &'event (dyn Fn() + Sync)) -> Self {
         Self { on_wait, ..self }
+    }
+
+    /// Whether what took the object's place may carry a verdict that is not its own, or have lost its own: S3 has no condition for tags. An
+    /// earlier delivery may have got as far as that.
+    fn may_have_tagged_another(&self, done: &Done) -> bool {
+        let is_replaced = matches!(done, Done::Gone(S3Error { kind: S3ErrorKind::Replaced, .. }));
+        self.mode != Mode::Look
+            && self.id.version_id.is_none()
+            && (self.is_overwritten || (is_replaced && self.delivery.redelivered))
     }
 
     fn target(&self) -> Target {
@@ -239,6 +251,45 @@ impl<S: ObjectStore> Objects<S> {
     }
 
     pub(super) async fn carry_on(&self, work: &mut ObjectWork<'_>) -> Result<Done, Failure> {
+        let done = self.once(work).await?;
+        if work.may_have_tagged_another(&done) {
+            self.judge_what_is_there(work).await?;
+        }
+        Ok(done)
+    }
+
+    /// Works on what took the object's place as its own event has it worked on. That may have happened before, and what it said have been
+    /// overwritten, or taken back with what overwrote it.
+    async fn judge_what_is_there(&self, work: &ObjectWork<'_>) -> Result<(), Failure> {
+        tracing::info!(
+            bucket = work.id.bucket,
+            key = work.id.key,
+            "replaced while it was worked on: scanning what is there now"
+        );
+        let event = ObjectEvent {
+            bucket: work.id.bucket.clone(),
+            key: work.id.key.clone(),
+            version_id: None,
+            etag: None,
+            size: None,
+            sequencer: None,
+            must_exist: false,
+            trace_id: None,
+            custom: None,
+        };
+        let delivery = Delivery { redelivered: true, ..work.delivery };
+        let mut there = ObjectWork::new(&event, delivery, work.mode).on_wait(work.on_wait);
+        let done = self.once(&mut there).await?;
+        if !there.may_have_tagged_another(&done) || matches!(done, Done::Gone(S3Error { kind: S3ErrorKind::Gone, .. })) {
+            return Ok(());
+        }
+        let (bucket, key) = (event.bucket.clone(), event.key.clone());
+        let message = "replaced again and again while it was tagged".to_owned();
+        Err(FetchError::S3(S3Error { operation: "PutObjectTagging", bucket, key, kind: S3ErrorKind::Transient, message })
+            .into())
+    }
+
+    async fn once(&self, work: &mut ObjectWork<'_>) -> Result<Done, Failure> {
         let began = Instant::now();
         let mut is_known = true;
         let mut looked_up = None;
@@ -266,13 +317,15 @@ impl<S: ObjectStore> Objects<S> {
                 Err(Failure::Fetch(FetchError::S3(error)) | Failure::Action(action::ActionError::S3(error)))
                     if is_moot(&error) =>
                 {
+                    work.is_overwritten = error.kind == S3ErrorKind::Replaced;
                     return Ok(Done::Gone(error));
                 }
                 Err(error) => return Err(error),
             }
         }
         if work.mode != Mode::Look {
-            self.actions.begin(&action::ScannedObject::unread(&work.id, work.delivery.redelivered)).await;
+            let object = action::ScannedObject::unread(&work.id, work.delivery.redelivered);
+            work.is_overwritten = self.actions.begin(&object).await;
         }
         let mut unreadable = None;
         let (input, info) = match self.fetch(&work.id, work.size).await? {
@@ -321,6 +374,7 @@ impl<S: ObjectStore> Objects<S> {
             unreadable,
             redelivered: work.delivery.redelivered,
         };
+        let mut is_overwritten = false;
         let applied = match self.actions.apply(&object, &plan).await {
             Ok(applied) => {
                 report.actions = applied.steps.iter().map(ActionReport::from).collect();
@@ -329,6 +383,7 @@ impl<S: ObjectStore> Objects<S> {
             // The verdict stands, but what it is about has gone; whatever took its place has an event of its own.
             Err(error) if error.is_moot() => {
                 report.actions = vec![undone(&plan, "skipped", &error)];
+                is_overwritten = error.is_replaced();
                 Applied::default()
             }
             Err(error) => return Err(error.into()),
@@ -337,6 +392,7 @@ impl<S: ObjectStore> Objects<S> {
         report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, scanned.elapsed());
         let report = Box::new(self.tell(work, report, info.as_deref()).await?);
         work.reported = Some(report.clone());
+        work.is_overwritten |= is_overwritten;
         self.actions.finish(&object, &plan, &applied).await?;
         Ok(Done::Reported(report))
     }

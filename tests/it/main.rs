@@ -36,6 +36,7 @@ mod nestings;
 mod objects;
 mod one_shot;
 mod outcomes;
+mod overwritten;
 mod pages;
 mod postgres;
 mod proxy;
