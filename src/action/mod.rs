@@ -249,7 +249,8 @@ impl Actions {
     }
 
     /// Tags an object as being scanned, if that is wanted, unless it carries a verdict. That says nothing which anybody may
-    /// rely on: when it fails, the work goes on. True if something else had taken the object's place.
+    /// rely on: when it fails, the work goes on. True if it failed: the tags may be on
+    /// something that took the object's place.
     pub async fn begin(&self, object: &ScannedObject<'_>) -> bool {
         if !self.config.tag_in_progress || !object.id.is_pinned() {
             return false;
@@ -260,7 +261,7 @@ impl Actions {
         {
             tracing::warn!(%error, "cannot tag an object as being scanned");
         }
-        begun.is_err_and(|error| error.is_replaced())
+        begun.is_err()
     }
 
     /// Tags an object that is not scanned, unless it carries a verdict.

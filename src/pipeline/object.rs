@@ -147,6 +147,8 @@ pub(super) struct ObjectWork<'event> {
     source: Option<ObjectId>,
     /// What everybody was told.
     reported: Option<Box<ScanReport>>,
+    /// It could not be tagged as being scanned.
+    is_begun_badly: bool,
     /// Another object had taken its place when it was to be tagged.
     is_overwritten: bool,
     /// Called when there is nothing to do but to wait for somebody who is to be told.
@@ -170,6 +172,7 @@ impl<'event> ObjectWork<'event> {
             judged: None,
             source: None,
             reported: None,
+            is_begun_badly: false,
             is_overwritten: false,
             on_wait: &|| (),
         }
@@ -180,12 +183,12 @@ impl<'event> ObjectWork<'event> {
     }
 
     /// Whether what took the object's place may carry a verdict that is not its own, or have lost its own: S3 has no condition for tags. An
-    /// earlier delivery may have got as far as that.
-    fn may_have_tagged_another(&self, done: &Done) -> bool {
-        let is_replaced = matches!(done, Done::Gone(S3Error { kind: S3ErrorKind::Replaced, .. }));
-        self.mode != Mode::Look
-            && self.id.version_id.is_none()
-            && (self.is_overwritten || (is_replaced && self.delivery.redelivered))
+    /// earlier delivery, or the tag that it is being scanned, may have got as far as that.
+    fn may_have_tagged_another(&self, done: Option<&Done>) -> bool {
+        let is_replaced = matches!(done, Some(Done::Gone(S3Error { kind: S3ErrorKind::Replaced, .. })));
+        // Where neither version nor ETag is known, nobody can tell what took whose place.
+        let can_be = self.mode != Mode::Look && self.id.version_id.is_none() && self.id.etag.is_some();
+        can_be && (self.is_overwritten || (is_replaced && (self.delivery.redelivered || self.is_begun_badly)))
     }
 
     fn target(&self) -> Target {
@@ -251,24 +254,23 @@ impl<S: ObjectStore> Objects<S> {
     }
 
     pub(super) async fn carry_on(&self, work: &mut ObjectWork<'_>) -> Result<Done, Failure> {
-        let done = self.once(work).await?;
-        if work.may_have_tagged_another(&done) {
-            self.judge_what_is_there(work).await?;
+        let done = self.once(work).await;
+        if !work.may_have_tagged_another(done.as_ref().ok()) {
+            return done;
         }
-        Ok(done)
+        match (self.judge_what_is_there(work).await, done) {
+            (Err(error), Ok(_)) => Err(error),
+            (_, done) => done,
+        }
     }
 
-    /// Works on what took the object's place as its own event has it worked on. That may have happened before, and what it said have been
-    /// overwritten, or taken back with what overwrote it.
+    /// Works on what took the object's place. Its own event may have been worked on before, and what was said then have been overwritten, or
+    /// taken back with what overwrote it. No filter applies: it would see tags that are not the object's.
     async fn judge_what_is_there(&self, work: &ObjectWork<'_>) -> Result<(), Failure> {
-        tracing::info!(
-            bucket = work.id.bucket,
-            key = work.id.key,
-            "replaced while it was worked on: scanning what is there now"
-        );
+        let ObjectId { bucket, key, .. } = &work.id;
         let event = ObjectEvent {
-            bucket: work.id.bucket.clone(),
-            key: work.id.key.clone(),
+            bucket: bucket.clone(),
+            key: key.clone(),
             version_id: None,
             etag: None,
             size: None,
@@ -278,12 +280,14 @@ impl<S: ObjectStore> Objects<S> {
             custom: None,
         };
         let delivery = Delivery { redelivered: true, ..work.delivery };
-        let mut there = ObjectWork::new(&event, delivery, work.mode).on_wait(work.on_wait);
+        let mut there = ObjectWork::new(&event, delivery, Mode::Act).on_wait(work.on_wait);
         let done = self.once(&mut there).await?;
-        if !there.may_have_tagged_another(&done) || matches!(done, Done::Gone(S3Error { kind: S3ErrorKind::Gone, .. })) {
+        let status = if let Done::Reported(report) = &done { report.status.to_string() } else { "none".to_owned() };
+        tracing::info!(bucket, key, status, "replaced while it was worked on: scanned what is there now");
+        if !there.is_overwritten || there.id.etag.is_none() {
             return Ok(());
         }
-        let (bucket, key) = (event.bucket.clone(), event.key.clone());
+        let (bucket, key) = (bucket.clone(), key.clone());
         let message = "replaced again and again while it was tagged".to_owned();
         Err(FetchError::S3(S3Error { operation: "PutObjectTagging", bucket, key, kind: S3ErrorKind::Transient, message })
             .into())
@@ -325,7 +329,7 @@ impl<S: ObjectStore> Objects<S> {
         }
         if work.mode != Mode::Look {
             let object = action::ScannedObject::unread(&work.id, work.delivery.redelivered);
-            work.is_overwritten = self.actions.begin(&object).await;
+            work.is_begun_badly = self.actions.begin(&object).await;
         }
         let mut unreadable = None;
         let (input, info) = match self.fetch(&work.id, work.size).await? {
@@ -374,7 +378,6 @@ impl<S: ObjectStore> Objects<S> {
             unreadable,
             redelivered: work.delivery.redelivered,
         };
-        let mut is_overwritten = false;
         let applied = match self.actions.apply(&object, &plan).await {
             Ok(applied) => {
                 report.actions = applied.steps.iter().map(ActionReport::from).collect();
@@ -383,7 +386,7 @@ impl<S: ObjectStore> Objects<S> {
             // The verdict stands, but what it is about has gone; whatever took its place has an event of its own.
             Err(error) if error.is_moot() => {
                 report.actions = vec![undone(&plan, "skipped", &error)];
-                is_overwritten = error.is_replaced();
+                work.is_overwritten = error.is_replaced();
                 Applied::default()
             }
             Err(error) => return Err(error.into()),
@@ -392,7 +395,6 @@ impl<S: ObjectStore> Objects<S> {
         report.timings_ms = Timings::new(work.delivery.queued, fetched - began, scanned - fetched, scanned.elapsed());
         let report = Box::new(self.tell(work, report, info.as_deref()).await?);
         work.reported = Some(report.clone());
-        work.is_overwritten |= is_overwritten;
         self.actions.finish(&object, &plan, &applied).await?;
         Ok(Done::Reported(report))
     }
@@ -469,10 +471,14 @@ impl<S: ObjectStore> Objects<S> {
         if !work.id.is_pinned() || (is_failed && self.actions.has_status(&work.id).await.unwrap_or(false)) {
             plan.tags.clear();
         }
-        let object = action::ScannedObject::unread(&work.id, work.delivery.redelivered);
+        // Whatever this delivery wrote is taken back from what took the object's place.
+        let object = action::ScannedObject::unread(&work.id, true);
         report.actions = match self.actions.apply(&object, &plan).await {
             Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
-            Err(error) => vec![undone(&plan, "failed", &error)],
+            Err(error) => {
+                work.is_overwritten = error.is_replaced();
+                vec![undone(&plan, "failed", &error)]
+            }
         };
         report.actions.extend(wanted.map(|action| ActionReport {
             action: action.into(),
@@ -481,7 +487,13 @@ impl<S: ObjectStore> Objects<S> {
             detail: Some(error.to_string()),
         }));
         report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        self.tell_anyway(&work, report).await
+        let report = self.tell_anyway(&work, report).await;
+        if work.may_have_tagged_another(None)
+            && let Err(error) = self.judge_what_is_there(&work).await
+        {
+            tracing::warn!(%error, bucket = work.id.bucket, key = work.id.key, "replaced, and what is there now is not scanned");
+        }
+        report
     }
 
     async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {

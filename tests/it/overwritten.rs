@@ -47,12 +47,13 @@ async fn late_tags(aws: &Aws, most_looks: usize) -> (Proxy, Arc<Semaphore>) {
     (proxy, gate)
 }
 
-fn settings<'a>(proxy: &'a Proxy, tag_in_progress: &'a str) -> [(&'static str, &'a str); 5] {
+fn settings<'a>(proxy: &'a Proxy, tag_in_progress: &'a str, filters: &'a str) -> [(&'static str, &'a str); 6] {
     [
         ("AWS_ENDPOINT_URL_S3", proxy.url.as_str()),
         ("CLAMGATE_ACTIONS__CLEAN", "leave"),
         ("CLAMGATE_ACTIONS__INFECTED", "leave"),
         ("CLAMGATE_ACTIONS__TAG_IN_PROGRESS", tag_in_progress),
+        ("CLAMGATE_QUEUE__FILTERS", filters),
         ("CLAMGATE_QUEUE__VISIBILITY_TIMEOUT_SECS", "10"),
     ]
 }
@@ -69,7 +70,7 @@ async fn an_overwritten_verdict_was_taken_back_and_not_said_again() {
         let aws = Aws::new().await;
         let (proxy, gate) = late_tags(&aws, most_looks).await;
         gate.add_permits(1);
-        let _service = Service::start(&aws, &settings(&proxy, tag_in_progress)).await;
+        let _service = Service::start(&aws, &settings(&proxy, tag_in_progress, "[]")).await;
         aws.upload(KEY, "harmless").await;
         wait::until("all looks", || async { (proxy.count("HeadObject", KEY) >= most_looks + 2).then_some(()) }).await;
         aws.until_drained().await;
@@ -80,18 +81,23 @@ async fn an_overwritten_verdict_was_taken_back_and_not_said_again() {
 /// The redelivery found another object and went no further: the infected one kept the tag that it is clean.
 #[tokio::test]
 async fn a_verdict_on_another_object_stayed_after_a_crash() {
-    let aws = Aws::new().await;
-    let (proxy, gate) = late_tags(&aws, 2).await;
-    let mut service = Service::start(&aws, &settings(&proxy, "false")).await;
-    aws.upload(KEY, "harmless").await;
-    wait::until("the second look", || async { (proxy.count("HeadObject", KEY) == 4).then_some(()) }).await;
-    wait::until("the other message to be done", || async { (aws.depth(&aws.queue).await == (0, 1)).then_some(()) }).await;
-    assert_eq!(status(&aws).await.as_deref(), Some("CLEAN"), "what is to be mended");
-    service.signal("KILL");
-    service.until_ended().await;
-    gate.add_permits(1);
-    service.spawn();
-    service.until_ready().await;
-    aws.until_drained().await;
-    assert_eq!(status(&aws).await.as_deref(), Some("INFECTED"));
+    // With the filter, the other object is not scanned at first.
+    for (filters, before) in [("[]", "INFECTED"), (r#"[{ name = "large", skip = { min_bytes = 50 }, tag = true }]"#, "SKIPPED")]
+    {
+        let aws = Aws::new().await;
+        let (proxy, gate) = late_tags(&aws, 2).await;
+        let mut service = Service::start(&aws, &settings(&proxy, "false", filters)).await;
+        aws.upload(KEY, "harmless").await;
+        wait::until("the second look", || async { (proxy.count("HeadObject", KEY) == 4).then_some(()) }).await;
+        let is_done = || async { (aws.depth(&aws.queue).await == (0, 1)).then_some(()) };
+        wait::until("the other message to be done", is_done).await;
+        assert_eq!(status(&aws).await.as_deref(), Some("CLEAN"), "what is to be mended; {before} before");
+        service.signal("KILL");
+        service.until_ended().await;
+        gate.add_permits(1);
+        service.spawn();
+        service.until_ready().await;
+        aws.until_drained().await;
+        assert_eq!(status(&aws).await.as_deref(), Some("INFECTED"), "{before} before");
+    }
 }
