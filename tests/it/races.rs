@@ -335,3 +335,21 @@ async fn what_is_not_known_for_sure_is_not_deleted() {
     assert_eq!(versions(&aws, &bucket, "sse-c/k").await, (1, 0));
     assert_eq!(proxy.count("DeleteObject", ""), 0);
 }
+
+/// It was taken for an object that is replaced again and again, and went to the dead-letter queue.
+#[tokio::test]
+async fn an_object_with_a_customers_key_that_is_named_without_its_etag() {
+    let aws = Aws::new().await;
+    let bucket = aws.silent_bucket().await;
+    let put = aws.s3.put_object().bucket(&bucket).key("leave/k").body(ByteStream::from(eicar()));
+    let put = put.sse_customer_algorithm("AES256").sse_customer_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+    put.sse_customer_key_md5("KYvwGXoFFJ42a2u2GDWhwQ==").send().await.unwrap();
+    let proxy = Proxy::start(|_| async { Answer::Forward }.boxed()).await;
+    let settings = [("AWS_ENDPOINT_URL_S3", proxy.url.as_str()), ("CLAMGATE_ACTIONS__UNSCANNABLE", "leave")];
+    let _service = Service::start(&aws, &settings).await;
+    aws.send(&format!(r#"{{"schema":"clamgate.job/1","objects":[{{"bucket":"{bucket}","key":"leave/k"}}]}}"#)).await;
+    let report = aws.reports(1).await.remove(0);
+    assert_eq!((&report["status"], &report["actions"][0]["outcome"]), (&"UNSCANNABLE".into(), &"skipped".into()), "{report}");
+    aws.until_drained().await;
+    assert_eq!(aws.depth(&aws.results).await, (0, 0), "said once");
+}
