@@ -249,8 +249,7 @@ impl Actions {
     }
 
     /// Tags an object as being scanned, if that is wanted, unless it carries a verdict. That says nothing which anybody may
-    /// rely on: when it fails, the work goes on. True if it failed: the tags may be on
-    /// something that took the object's place.
+    /// rely on: when it fails, the work goes on. True if it failed: the tags may be on what took the object's place.
     pub async fn begin(&self, object: &ScannedObject<'_>) -> bool {
         if !self.config.tag_in_progress || !object.id.is_pinned() {
             return false;

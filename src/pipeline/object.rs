@@ -284,7 +284,7 @@ impl<S: ObjectStore> Objects<S> {
         let done = self.once(&mut there).await?;
         let status = if let Done::Reported(report) = &done { report.status.to_string() } else { "none".to_owned() };
         tracing::info!(bucket, key, status, "replaced while it was worked on: scanned what is there now");
-        if !there.is_overwritten || there.id.etag.is_none() {
+        if !there.may_have_tagged_another(None) {
             return Ok(());
         }
         let (bucket, key) = (bucket.clone(), key.clone());
@@ -457,7 +457,7 @@ impl<S: ObjectStore> Objects<S> {
     /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
     /// is one and only acting on it or telling it failed, or else `FAILED`.
     pub(super) async fn give_up(&self, mut work: ObjectWork<'_>, error: &Failure) -> ScanReport {
-        // Only removing the original failed: a second report would contradict the first.
+        // Only removing the original failed, or scanning what took its place: a second report would contradict the first.
         if let Some(report) = work.reported {
             return *report;
         }

@@ -317,14 +317,20 @@ async fn a_redelivery_before_the_end_ends_in_the_same_place() {
     }
 }
 
+/// A bucket that nothing tells of, with malware that S3 does not hand out.
+async fn with_a_customers_key(aws: &Aws, key: &str) -> String {
+    let bucket = aws.silent_bucket().await;
+    let put = aws.s3.put_object().bucket(&bucket).key(key).body(ByteStream::from(eicar()));
+    let put = put.sse_customer_algorithm("AES256").sse_customer_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+    put.sse_customer_key_md5("KYvwGXoFFJ42a2u2GDWhwQ==").send().await.unwrap();
+    bucket
+}
+
 /// With a customer's key, S3 tells neither version nor ETag: what is there when it would be deleted could be another object.
 #[tokio::test]
 async fn what_is_not_known_for_sure_is_not_deleted() {
     let aws = Aws::new().await;
-    let bucket = aws.silent_bucket().await;
-    let put = aws.s3.put_object().bucket(&bucket).key("sse-c/k").body(ByteStream::from(eicar()));
-    let put = put.sse_customer_algorithm("AES256").sse_customer_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
-    put.sse_customer_key_md5("KYvwGXoFFJ42a2u2GDWhwQ==").send().await.unwrap();
+    let bucket = with_a_customers_key(&aws, "sse-c/k").await;
     let proxy = Proxy::start(|_| async { Answer::Forward }.boxed()).await;
     let _service = Service::start(&aws, &settings(&proxy)).await;
     let object = format!(r#"{{"bucket":{{"name":"{bucket}"}},"object":{{"key":"sse-c/k"}}}}"#);
@@ -340,10 +346,7 @@ async fn what_is_not_known_for_sure_is_not_deleted() {
 #[tokio::test]
 async fn an_object_with_a_customers_key_that_is_named_without_its_etag() {
     let aws = Aws::new().await;
-    let bucket = aws.silent_bucket().await;
-    let put = aws.s3.put_object().bucket(&bucket).key("leave/k").body(ByteStream::from(eicar()));
-    let put = put.sse_customer_algorithm("AES256").sse_customer_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
-    put.sse_customer_key_md5("KYvwGXoFFJ42a2u2GDWhwQ==").send().await.unwrap();
+    let bucket = with_a_customers_key(&aws, "leave/k").await;
     let proxy = Proxy::start(|_| async { Answer::Forward }.boxed()).await;
     let settings = [("AWS_ENDPOINT_URL_S3", proxy.url.as_str()), ("CLAMGATE_ACTIONS__UNSCANNABLE", "leave")];
     let _service = Service::start(&aws, &settings).await;
