@@ -14,7 +14,7 @@ use crate::receiver::{Does, OK, Receiver};
 use crate::samples::{self, eicar};
 use crate::service::Service;
 use crate::sinks_aws::Listeners;
-use crate::sinks_http::notify;
+use crate::sinks_mail::notify;
 use crate::wait;
 
 const OBJECTS: usize = 500;

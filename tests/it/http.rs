@@ -4,18 +4,16 @@ use std::process::Stdio;
 
 use bytes_of::*;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
-use crate::aws::{Aws, Setup};
+use crate::aws::Aws;
 use crate::samples::{self, EICAR_NAME, eicar};
 use crate::service::Service;
 use crate::wait;
 use crate::web::{Answer, curl, file, receive, send};
 
 /// Samples, one for each kind of verdict.
-mod bytes_of {
-    use super::samples;
+pub mod bytes_of {
+    use crate::samples;
 
     /// The largest file that the services of these tests take.
     pub const LIMIT: usize = 100_000;
@@ -35,7 +33,7 @@ mod bytes_of {
 }
 
 /// Status, signatures and reason, as every way in must give them.
-fn verdict(report: &Value) -> String {
+pub fn verdict(report: &Value) -> String {
     format!("{} {} {}", report["status"].as_str().unwrap(), report["signatures"], report["reason"])
 }
 
@@ -466,170 +464,11 @@ async fn the_document_and_its_page() {
     assert!(page.text().contains("<code>MaxFileSize</code>") || page.text().contains("UNSCANNABLE"));
 }
 
-fn s3_settings(aws: &Aws) -> Vec<(&'static str, String)> {
-    vec![
-        ("CLAMGATE_HTTP__ENABLED", "true".to_owned()),
-        ("CLAMGATE_HTTP__LISTEN", "127.0.0.1:0".to_owned()),
-        ("CLAMGATE_HTTP__S3_BUCKETS", format!("['{}', 'no-such-bucket']", aws.uploads)),
-    ]
-}
-
-/// A service on a local AWS whose queue nobody reads: what happens to objects is the HTTP API's work.
-async fn s3_service(aws: &Aws, settings: &[(&'static str, String)]) -> (Service, String) {
-    let mut all = s3_settings(aws);
-    all.push(("CLAMGATE_QUEUE__URL", String::new()));
-    all.extend_from_slice(settings);
-    let all: Vec<(&str, &str)> = all.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let service = Service::start(aws, &all).await;
-    let url = format!("http://{}", service.http_address().await);
-    (service, url)
-}
-
-async fn order(url: &str, order: &Value) -> Answer {
-    curl(&["--json", &order.to_string(), &format!("{url}/v1/scan/s3")]).await
-}
-
-#[tokio::test]
-async fn an_object_is_looked_at_and_left_alone_unless_told_otherwise() {
-    let aws = Aws::with(Setup { versioned: true, receives: 5 }).await;
-    let (_service, url) = s3_service(&aws, &[LIMITED].map(|(name, value)| (name, value.to_owned()))).await;
-    let infected = format!(r#"INFECTED ["{EICAR_NAME}"] null"#);
-    for (key, content, expected) in [
-        ("clean one", clean(), "CLEAN [] null"),
-        ("infected+1%", eicar(), infected.as_str()),
-        ("encrypted", encrypted(), r#"UNSCANNABLE [] "ENCRYPTED""#),
-        ("oversized", oversized(), r#"UNSCANNABLE [] "TOO_LARGE""#),
-    ] {
-        aws.upload(key, content).await;
-        let before = aws.get(&aws.uploads, key).await.unwrap();
-        let looked = order(&url, &json!({"bucket": aws.uploads, "key": key, "trace_id": "t", "custom": {"a": [1]}})).await;
-        assert_eq!(looked.status, 200, "{looked:?}");
-        let report = looked.json();
-        assert_eq!(verdict(&report), expected, "{key}");
-        assert_eq!((&report["target"]["kind"], &report["target"]["key"]), (&json!("s3"), &json!(key)));
-        assert_eq!((&report["trace_id"], &report["custom"]), (&json!("t"), &json!({"a": [1]})));
-        assert_eq!(report["actions"], json!([]));
-        assert_eq!(aws.get(&aws.uploads, key).await.unwrap(), before, "{key} was only looked at");
-
-        let acted = order(&url, &json!({"bucket": aws.uploads, "key": key, "act": true})).await.json();
-        assert_eq!(verdict(&acted), expected, "{key}");
-        assert_eq!(aws.get(&aws.uploads, key).await, None, "{key} was moved");
-        let place = if expected.starts_with("CLEAN") { &aws.clean } else { &aws.quarantine };
-        assert!(aws.get(place, key).await.is_some(), "{key}");
-        assert_eq!(verdict(&aws.reports(1).await[0]), expected);
-    }
-    // An older version than the one that has taken its place.
-    let put = |body: Vec<u8>| aws.s3.put_object().bucket(&aws.uploads).key("versions").body(body.into()).send();
-    let first = put(eicar()).await.unwrap().version_id.unwrap();
-    put(clean()).await.unwrap();
-    let old = json!({"bucket": aws.uploads, "key": "versions", "version_id": first});
-    assert_eq!(order(&url, &old).await.json()["status"], "INFECTED");
-    let current = json!({"bucket": aws.uploads, "key": "versions"});
-    assert_eq!(order(&url, &current).await.json()["status"], "CLEAN");
-
-    let missing = json!({"bucket": aws.uploads, "key": "missing"});
-    assert_eq!(order(&url, &missing).await.error(), (404, "not_found".to_owned()));
-    let nowhere = json!({"bucket": "no-such-bucket", "key": "k"});
-    assert_eq!(order(&url, &nowhere).await.error(), (502, "s3".to_owned()));
-    let foreign = json!({"bucket": aws.clean, "key": "clean one"});
-    assert_eq!(order(&url, &foreign).await.error(), (403, "forbidden".to_owned()));
-}
-
-#[tokio::test]
-async fn an_s3_that_cannot_be_reached_is_no_verdict() {
-    let settings = [
-        ("CLAMGATE_HTTP__S3_BUCKETS", "['mine']"),
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-    ];
-    let (_service, url) = Service::start_http(&settings).await;
-    assert_eq!(order(&url, &json!({"bucket": "mine", "key": "k"})).await.error(), (502, "s3".to_owned()));
-}
-
-/// A server that takes callbacks: it answers with these heads, the last one again and again, and passes on what it got.
-async fn receiver(heads: &'static [&'static str]) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hooks/", listener.local_addr().unwrap());
-    let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        let mut heads = heads.iter().chain(std::iter::repeat(&heads[heads.len() - 1]));
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (mut text, mut buffer) = (String::new(), [0; 4096]);
-            loop {
-                let count = stream.read(&mut buffer).await.unwrap();
-                text.push_str(str::from_utf8(&buffer[..count]).unwrap());
-                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-                if body.len() == length.parse::<usize>().unwrap() {
-                    break;
-                }
-            }
-            stream.write_all(heads.next().unwrap().as_bytes()).await.unwrap();
-            sender.send(text).unwrap();
-        }
-    });
-    (url, requests)
-}
-
-#[tokio::test]
-async fn nobody_has_to_wait() {
-    let aws = Aws::new().await;
-    let (hooks, mut calls) = receiver(&[
-        "HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        "HTTP/1.1 307 Elsewhere\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        "HTTP/1.1 204 Thanks\r\nConnection: close\r\n\r\n",
-    ])
-    .await;
-    let settings = [("CLAMGATE_HTTP__CALLBACKS", format!("['{hooks}']")), ("CLAMGATE_HTTP__REMEMBERED_SCANS", "1".to_owned())];
-    let (service, url) = s3_service(&aws, &settings).await;
-    aws.upload("bad", eicar()).await;
-    let asked = json!({"bucket": aws.uploads, "key": "bad", "wait": false, "callback": format!("{hooks}1?a=b")});
-    let accepted = order(&url, &asked).await;
-    assert_eq!(accepted.status, 202);
-    let id = accepted.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(accepted.headers["location"], format!("/v1/scans/{id}"));
-
-    let done = wait::until("the verdict", || async {
-        let state = curl(&[&format!("{url}/v1/scans/{id}")]).await.json();
-        (state["state"] != "pending").then_some(state)
-    })
-    .await;
-    assert_eq!((&done["state"], &done["id"], &done["report"]["status"]), (&json!("done"), &json!(id), &json!("INFECTED")));
-    // Once for each answer that is no success; a redirect is none, and is not followed.
-    for _ in 0..3 {
-        let call = calls.recv().await.unwrap();
-        let (head, body) = call.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.starts_with("POST /hooks/1?a=b HTTP/1.1\r\n") && head.contains(&format!("x-clamgate-scan: {id}")),
-            "{head}"
-        );
-        let report: Value = serde_json::from_str(body).unwrap();
-        assert_eq!(report, done["report"]);
-    }
-    service.until_logged("callback failed; it is tried again", 2).await;
-
-    // A failure is told too, and the oldest answer is forgotten.
-    let asked = json!({"bucket": aws.uploads, "key": "missing", "wait": false, "callback": hooks});
-    let second = order(&url, &asked).await.json()["id"].as_str().unwrap().to_owned();
-    let call = calls.recv().await.unwrap();
-    let told: Value = serde_json::from_str(call.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(told["error"]["code"], "not_found");
-    let state = curl(&[&format!("{url}/v1/scans/{second}")]).await.json();
-    assert_eq!((&state["state"], &state["error"]["code"]), (&json!("failed"), &json!("not_found")));
-    assert_eq!(curl(&[&format!("{url}/v1/scans/{id}")]).await.status, 404);
-
-    let outside = hooks.replace("/hooks/", "/hooks/../admin");
-    let asked = json!({"bucket": aws.uploads, "key": "bad", "callback": outside});
-    assert_eq!(order(&url, &asked).await.error(), (403, "forbidden".to_owned()));
-}
-
 /// Generated requests, valid and not: nothing that the document does not tell of, and no failure of the server.
 #[tokio::test]
 async fn schemathesis_finds_nothing() {
     let aws = Aws::new().await;
-    let (service, url) = s3_service(&aws, &[("CLAMGATE_HTTP__ADMIN_TOKENS", "['0123456789abcdef']".to_owned())]).await;
+    let (service, url) = Service::start_http_beside(&aws, &[("CLAMGATE_HTTP__ADMIN_TOKENS", "['0123456789abcdef']")]).await;
     let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/schemathesis");
     assert!(program.exists(), "{} is missing: run `make setup`", program.display());
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\

@@ -109,6 +109,21 @@ impl Service {
         (service, url)
     }
 
+    /// The same on a local AWS, for its uploads and a bucket that does not exist. Nobody reads its queue.
+    pub async fn start_http_beside(aws: &Aws, settings: &[(&str, &str)]) -> (Self, String) {
+        let buckets = format!("['{}', 'no-such-bucket']", aws.uploads);
+        let mut all = vec![
+            ("CLAMGATE_HTTP__ENABLED", "true"),
+            ("CLAMGATE_HTTP__LISTEN", "127.0.0.1:0"),
+            ("CLAMGATE_HTTP__S3_BUCKETS", &buckets),
+            ("CLAMGATE_QUEUE__URL", ""),
+        ];
+        all.extend_from_slice(settings);
+        let service = Self::start(aws, &all).await;
+        let url = format!("http://{}", service.http_address().await);
+        (service, url)
+    }
+
     /// A service that is ready, with limits that a shell has set for it.
     pub async fn start_after(aws: &Aws, settings: &[(&str, &str)], setup: &str) -> Self {
         let mut service = Self::new(aws, settings).after(setup);

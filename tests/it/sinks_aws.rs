@@ -13,7 +13,7 @@ use crate::aws::{self, Aws, Setup};
 use crate::gate::Gate;
 use crate::samples::{self, eicar};
 use crate::service::Service;
-use crate::sinks_http::python;
+use crate::sinks::python;
 use crate::wait;
 use crate::web::curl;
 
