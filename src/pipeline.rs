@@ -2,21 +2,24 @@
 //!
 //! A message is acknowledged only after every record in it has been acted on and reported.
 
+mod giving_up;
 mod object;
 mod tell;
+mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 
-pub use object::{Delivery, Done, Failure, Mode, Objects};
+pub use object::Objects;
+pub use work::{Delivery, Done, Failure, Mode};
 
 use crate::backoff::backoff;
 use crate::object::ObjectStore;
 use crate::queue::{Event, Message, ObjectEvent, Outcome, Slot};
 use crate::telemetry::events;
-use object::ObjectWork;
+use work::ObjectWork;
 
 /// How many records of one message are worked on at once.
 const RECORDS_AT_ONCE: usize = 8;

@@ -3,21 +3,21 @@
 //! Every step can be done again after a crash without a second effect. An original that was copied away is removed last, after
 //! the report, and so is one that is deleted or replaced: as long as it is there, a redelivery does the same work with the same result.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::work::{Delivery, Done, Failure, Mode, ObjectWork};
 use crate::action::{self, Actions, Applied, Plan, StepOutcome};
 use crate::backoff::backoff;
 use crate::config::{ActionsConfig, FilterConfig};
-use crate::engine::{Reason, Status, Verdict};
+use crate::engine::{Reason, Verdict};
 use crate::filter;
 use crate::object::{FetchError, ObjectStore};
 use crate::queue::ObjectEvent;
-use crate::report::{ActionReport, Outbox, ScanReport, SinkError, Sinks, Source, Target, Timings};
+use crate::report::{ActionReport, Outbox, ScanReport, Sinks, Timings};
 use crate::s3::{ObjectId, ObjectInfo, S3Error, S3ErrorKind};
-use crate::scan::{Budget, Incoming, Input, Pool, ScanError, Scanned};
+use crate::scan::{Budget, Incoming, Input, Pool, Scanned};
 
 /// The pauses between attempts of one's own.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -47,81 +47,6 @@ pub struct Objects<S> {
     pub max_file_size_bytes: u64,
 }
 
-/// How a piece of work got here.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Delivery {
-    /// How long it waited before.
-    pub queued: Duration,
-    /// Whether part of it may have been done before.
-    pub redelivered: bool,
-}
-
-/// What is done beside the scan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Nothing: the verdict is only returned.
-    Look,
-    /// What the configuration says: tag, move, report.
-    Act,
-    /// The same, unless a filter says that the object is not to be scanned.
-    Filter,
-}
-
-/// How work on an object ended.
-#[derive(Debug)]
-pub enum Done {
-    /// It was judged, and all that follows was done.
-    Reported(Box<ScanReport>),
-    /// It was not to be scanned; the name of the rule that says so. `placeholder` if it is what this service put in another object's place.
-    Skipped(String),
-    /// It was deleted or replaced before it could be scanned; whatever took its place has an event of its own.
-    Gone(S3Error),
-}
-
-/// Why the work on an object did not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The object could not be fetched.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// It could not be scanned, for reasons of this machine.
-    #[error(transparent)]
-    Scan(#[from] ScanError),
-    /// It could not be acted on.
-    #[error(transparent)]
-    Action(#[from] action::ActionError),
-    /// Somebody could not be told.
-    #[error(transparent)]
-    Report(#[from] SinkError),
-    /// The service ends.
-    #[error("the service is shutting down")]
-    Closed,
-}
-
-impl Failure {
-    /// Whether this machine is to blame: no space, no descriptors, no scratch directory, no scan thread.
-    #[must_use]
-    pub fn is_trouble(&self) -> bool {
-        matches!(self, Self::Fetch(FetchError::Sink { .. }) | Self::Scan(ScanError::Trouble(_) | ScanError::Stuck))
-    }
-
-    /// Whether doing it again, some time later, can help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        let transient = |error: &S3Error| error.kind == S3ErrorKind::Transient;
-        match self {
-            Self::Fetch(FetchError::S3(error)) | Self::Action(action::ActionError::S3(error)) => transient(error),
-            _ => self.is_trouble(),
-        }
-    }
-
-    /// Whether the process is just ending: then nothing has failed.
-    #[must_use]
-    pub fn is_closing(&self) -> bool {
-        matches!(self, Self::Closed | Self::Scan(ScanError::Closed))
-    }
-}
-
 /// What came out of fetching an object.
 enum Fetched {
     /// Its content, ready to scan.
@@ -132,83 +57,6 @@ enum Fetched {
     Unreadable(&'static str),
     /// The object is gone or replaced.
     Moot(S3Error),
-}
-
-/// Work on an object, and how far it has come.
-pub(super) struct ObjectWork<'event> {
-    event: &'event ObjectEvent,
-    delivery: Delivery,
-    mode: Mode,
-    /// Pinned as soon as that is possible.
-    pub(super) id: ObjectId,
-    size: u64,
-    judged: Option<Scanned>,
-    /// Where it was before, if it is in quarantine.
-    source: Option<ObjectId>,
-    /// What everybody was told.
-    reported: Option<Box<ScanReport>>,
-    /// It could not be tagged as being scanned.
-    is_begun_badly: bool,
-    /// Another object had taken its place when it was to be tagged.
-    is_overwritten: bool,
-    /// Called when there is nothing to do but to wait for somebody who is to be told.
-    pub(super) on_wait: &'event (dyn Fn() + Sync),
-}
-
-impl<'event> ObjectWork<'event> {
-    pub(super) fn new(event: &'event ObjectEvent, delivery: Delivery, mode: Mode) -> Self {
-        let id = ObjectId {
-            bucket: event.bucket.clone(),
-            key: event.key.clone(),
-            version_id: event.version_id.clone(),
-            etag: event.etag.clone(),
-        };
-        Self {
-            event,
-            delivery,
-            mode,
-            id,
-            size: event.size.unwrap_or(0),
-            judged: None,
-            source: None,
-            reported: None,
-            is_begun_badly: false,
-            is_overwritten: false,
-            on_wait: &|| (),
-        }
-    }
-
-    pub(super) fn on_wait(self, on_wait: &'event (dyn Fn() + Sync)) -> Self {
-        Self { on_wait, ..self }
-    }
-
-    /// Whether what took the object's place may carry a verdict that is not its own, or have lost its own: S3 has no condition for tags. An
-    /// earlier delivery, or the tag that it is being scanned, may have got as far as that.
-    fn may_have_tagged_another(&self, done: Option<&Done>) -> bool {
-        let is_replaced = matches!(done, Some(Done::Gone(S3Error { kind: S3ErrorKind::Replaced, .. })));
-        // Where neither version nor ETag is known, nobody can tell what took whose place.
-        let can_be = self.mode != Mode::Look && self.id.version_id.is_none() && self.id.etag.is_some();
-        can_be && (self.is_overwritten || (is_replaced && (self.delivery.redelivered || self.is_begun_badly)))
-    }
-
-    fn target(&self) -> Target {
-        Target::S3 {
-            bucket: self.id.bucket.clone(),
-            key: self.id.key.clone(),
-            version_id: self.id.version_id.clone(),
-            etag: self.id.etag.clone(),
-            size: self.size,
-        }
-    }
-
-    /// The report, before anything was done.
-    fn report(&self, judged: Scanned) -> ScanReport {
-        let mut report = ScanReport::new(self.target(), judged, Timings::default(), Vec::new());
-        report.source = self.source.as_ref().map(Source::from);
-        report.trace_id.clone_from(&self.event.trace_id);
-        report.custom.clone_from(&self.event.custom);
-        report
-    }
 }
 
 impl<S: ObjectStore> Objects<S> {
@@ -266,7 +114,7 @@ impl<S: ObjectStore> Objects<S> {
 
     /// Works on what took the object's place. Its own event may have been worked on before, and what was said then have been overwritten, or
     /// taken back with what overwrote it. No filter applies: it would see tags that are not the object's.
-    async fn judge_what_is_there(&self, work: &ObjectWork<'_>) -> Result<(), Failure> {
+    pub(super) async fn judge_what_is_there(&self, work: &ObjectWork<'_>) -> Result<(), Failure> {
         let ObjectId { bucket, key, .. } = &work.id;
         let event = ObjectEvent {
             bucket: bucket.clone(),
@@ -410,18 +258,6 @@ impl<S: ObjectStore> Objects<S> {
         Ok(Some(rule.name.clone()))
     }
 
-    /// Reports an object that was asked for and does not exist as `FAILED`: the name may be misspelt, and somebody waits. Not
-    /// one that was replaced, whose own event follows, and not one that an earlier delivery may have moved and reported.
-    pub(super) async fn tell_missing(&self, work: &ObjectWork<'_>, error: S3Error) -> Result<Done, Failure> {
-        let may_be_moved = work.delivery.redelivered && self.policy.removes();
-        if !work.event.must_exist || error.kind != S3ErrorKind::Gone || may_be_moved {
-            return Ok(Done::Gone(error));
-        }
-        let mut report = work.report(self.failed(work, &error));
-        report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        Ok(Done::Reported(Box::new(self.tell(work, report, None).await?)))
-    }
-
     /// Where an object was before, if it is in quarantine.
     async fn source(&self, id: &ObjectId, info: Option<&ObjectInfo>) -> Result<Option<ObjectId>, Failure> {
         if !self.actions.is_quarantined(id) {
@@ -438,62 +274,8 @@ impl<S: ObjectStore> Objects<S> {
         }
     }
 
-    fn plan(&self, id: &ObjectId, source: Option<&ObjectId>, judged: &Scanned, scan_id: &str) -> Plan {
+    pub(super) fn plan(&self, id: &ObjectId, source: Option<&ObjectId>, judged: &Scanned, scan_id: &str) -> Plan {
         action::plan(&self.policy, id, source, &judged.verdict, scan_id, &judged.with.definitions, judged.scanned_at)
-    }
-
-    /// No verdict, and why.
-    fn failed(&self, work: &ObjectWork<'_>, error: &dyn Display) -> Scanned {
-        let verdict = Verdict {
-            status: Status::Failed,
-            signatures: Vec::new(),
-            allowed: Vec::new(),
-            reason: None,
-            detail: Some(error.to_string()),
-        };
-        Scanned::unread(verdict, work.size, self.pool.current())
-    }
-
-    /// Says what is known of an object on which work is given up, in its tags and in a report, as far as that works: the verdict, if there
-    /// is one and only acting on it or telling it failed, or else `FAILED`.
-    pub(super) async fn give_up(&self, mut work: ObjectWork<'_>, error: &Failure) -> ScanReport {
-        // Only removing the original failed, or scanning what took its place: a second report would contradict the first.
-        if let Some(report) = work.reported {
-            return *report;
-        }
-        let judged = work.judged.take().unwrap_or_else(|| self.failed(&work, error));
-        let mut report = work.report(judged.clone());
-        // Nothing is moved or removed any more, and a state that is not known for sure is not tagged.
-        let mut plan = self.plan(&work.id, work.source.as_ref(), &judged, &report.scan_id);
-        let wanted = std::mem::take(&mut plan.fate).name();
-        let is_failed = judged.verdict.status == Status::Failed;
-        // A failure is never written over a verdict.
-        if !work.id.is_pinned() || (is_failed && self.actions.has_status(&work.id).await.unwrap_or(false)) {
-            plan.tags.clear();
-        }
-        // Whatever this delivery wrote is taken back from what took the object's place.
-        let object = action::ScannedObject::unread(&work.id, true);
-        report.actions = match self.actions.apply(&object, &plan).await {
-            Ok(applied) => applied.steps.iter().map(ActionReport::from).collect(),
-            Err(error) => {
-                work.is_overwritten = error.is_replaced();
-                vec![undone(&plan, "failed", &error)]
-            }
-        };
-        report.actions.extend(wanted.map(|action| ActionReport {
-            action: action.into(),
-            outcome: "failed".into(),
-            destination: None,
-            detail: Some(error.to_string()),
-        }));
-        report.timings_ms = Timings::new(work.delivery.queued, Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        let report = self.tell_anyway(&work, report).await;
-        if work.may_have_tagged_another(None)
-            && let Err(error) = self.judge_what_is_there(&work).await
-        {
-            tracing::warn!(%error, bucket = work.id.bucket, key = work.id.key, "replaced, and what is there now is not scanned");
-        }
-        report
     }
 
     async fn fetch(&self, id: &ObjectId, size: u64) -> Result<Fetched, Failure> {
@@ -551,7 +333,7 @@ fn is_moot(error: &S3Error) -> bool {
 }
 
 /// The report on actions that did not take place.
-fn undone(plan: &Plan, outcome: &'static str, error: &action::ActionError) -> ActionReport {
+pub(super) fn undone(plan: &Plan, outcome: &'static str, error: &action::ActionError) -> ActionReport {
     ActionReport {
         action: plan.fate.name().unwrap_or("tag").into(),
         outcome: outcome.into(),

@@ -1,6 +1,7 @@
 //! Telling everybody: first the outbox, then the sinks.
 
-use super::object::{Failure, ObjectWork, Objects};
+use super::object::Objects;
+use super::work::{Failure, ObjectWork};
 use crate::engine::Status;
 use crate::object::{FetchError, ObjectStore};
 use crate::report::{About, Notice, ScanReport};
