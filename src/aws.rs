@@ -1,5 +1,7 @@
 //! AWS clients, from the standard AWS variables and files.
 
+use std::error::Error;
+use std::iter;
 use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
@@ -8,6 +10,7 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::config::SharedHttpClient;
+use aws_sdk_s3::error::SdkError;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -84,6 +87,16 @@ fn sqs_within(config: &SdkConfig, attempt: Duration) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::from_conf(config.build())
 }
 
+/// Why a request got no answer that says so itself: the causes, one after the other. `DisplayErrorContext` would add the answer as it came,
+/// and that can name people.
+pub fn causes<E: Error + 'static>(error: &SdkError<E>) -> String {
+    if let Some(status) = error.raw_response().map(|answer| answer.status()).filter(|status| !status.is_success()) {
+        return format!("HTTP status {}", status.as_u16());
+    }
+    let chain = iter::successors(Some(error as &(dyn Error + 'static)), |&error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Text in characters that SQS takes: the others as `\\u0001`. SNS passes messages and their attributes on to queues.
 #[must_use]
 pub fn sqs_plain_text(text: &str) -> String {
@@ -108,8 +121,6 @@ pub fn sqs_text(json: &str) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::error::Error;
-
     use aws_sdk_s3::config::{Credentials, Region, SharedCredentialsProvider};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -153,6 +164,28 @@ pub(crate) mod tests {
         client.head_bucket().bucket("b").send().await?;
         assert_eq!(server.await??, 0, "the client closed the connection");
         drop(client);
+        Ok(())
+    }
+
+    /// What nobody answers to was shown with all that the SDK has of it: the answer as it came, and with it whose it was.
+    #[tokio::test]
+    async fn a_failed_request_was_logged_with_the_answer_as_it_came() -> Result<(), Box<dyn Error>> {
+        for (answer, expected) in [
+            ("HTTP/1.1 418 No\r\ncontent-length: 20\r\n\r\n{\"to\":\"a@b.example\"}", "HTTP status 418"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"to\":\"a@b.example\")", "service error: "),
+            ("", "dispatch failure: "),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let client = sqs(&one_attempt(&listener)?);
+            let served = async {
+                let connection = answered(&listener, answer.as_bytes()).await?;
+                std::io::Result::Ok((!answer.is_empty()).then_some(connection))
+            };
+            let (received, served) = tokio::join!(client.receive_message().queue_url("q").send(), served);
+            drop(served?);
+            let shown = causes(&received.err().ok_or("an answer")?);
+            assert!(shown.starts_with(expected) && !shown.contains("a@b.example") && !shown.contains('{'), "{shown}");
+        }
         Ok(())
     }
 

@@ -9,10 +9,10 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_smithy_types::DateTime;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 
+use crate::aws;
 use crate::key::{self, NULL_VERSION};
 
 /// The longest key that S3 takes, in bytes.
@@ -255,10 +255,7 @@ impl S3Error {
         let message = match (error.code(), error.message()) {
             (Some(code), Some(text)) => format!("{code}: {text}"),
             (Some(code), None) => code.to_owned(),
-            _ => match status {
-                Some(status) => format!("HTTP status {status}"),
-                None => DisplayErrorContext(error).to_string(),
-            },
+            _ => aws::causes(error),
         };
         let kind = classify(status, error.code().unwrap_or(""), error.message().unwrap_or(""));
         Self { operation, bucket: bucket.to_owned(), key: key.to_owned(), kind, message }

@@ -89,18 +89,21 @@ pub enum Ending {
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// The list or the tags could not be had.
-    #[error("{error}{}", hint(.error))]
-    S3 {
-        /// What S3 said.
-        #[from]
-        error: S3Error,
-    },
+    #[error("{error}{}", hint(.0), error = .0)]
+    S3(S3Error),
     /// The queue did not take a message.
     #[error(transparent)]
     Queue(#[from] QueueError),
     /// The progress could not be kept.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// What S3 said is said already: as a source, it would be shown twice.
+impl From<S3Error> for EnqueueError {
+    fn from(error: S3Error) -> Self {
+        Self::S3(error)
+    }
 }
 
 /// The permission that is missing, if one is.
@@ -235,4 +238,17 @@ async fn decide(client: &Client, request: &Request, listed: &Listed) -> Result<D
         custom: request.custom.clone(),
         ..JobObject::new(bucket, &listed.key)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_list_could_not_be_had_was_said_twice() {
+        let (bucket, key, message) = ("b".to_owned(), String::new(), "AccessDenied: No".to_owned());
+        let error = S3Error { operation: "ListObjectsV2", bucket, key, kind: S3ErrorKind::Denied, message };
+        let shown = format!("{:#}", anyhow::Error::from(EnqueueError::from(error)));
+        assert_eq!(shown, "ListObjectsV2 of s3://b/: AccessDenied: No (needs s3:ListBucket)");
+    }
 }

@@ -8,9 +8,9 @@ use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
     MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
-use aws_smithy_types::error::display::DisplayErrorContext;
 
 use super::{Message, Queue, QueueError};
+use crate::aws;
 
 /// One SQS queue. Standard queues and FIFO queues both work; S3 itself only sends to standard ones.
 #[derive(Debug, Clone)]
@@ -193,7 +193,8 @@ impl QueueError {
         let code = error.code().unwrap_or("");
         let message = match error.message() {
             Some(text) => format!("{code}: {text}"),
-            None => DisplayErrorContext(error).to_string(),
+            None if !code.is_empty() => code.to_owned(),
+            None => aws::causes(error),
         };
         Self { operation, message, lost: is_lost(code) }
     }

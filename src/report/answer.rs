@@ -1,9 +1,9 @@
 //! What an answer of AWS means for a report.
 
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_types::error::display::DisplayErrorContext;
 
 use super::{ScanReport, SinkError};
+use crate::aws;
 
 /// How many signatures are listed when all of them would be too long.
 const MOST_SIGNATURES: usize = 100;
@@ -15,7 +15,7 @@ where
 {
     match error.code() {
         Some(code) => refused(operation, code, error.message().unwrap_or("")),
-        None => SinkError::transient(format!("{operation}: {}", DisplayErrorContext(error))),
+        None => SinkError::transient(format!("{operation}: {}", aws::causes(error))),
     }
 }
 

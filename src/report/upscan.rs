@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::presigning::PresigningConfig;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -14,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::encoded_word::decode;
 use super::{Notice, ScanReport, SinkError, Target};
+use crate::aws;
 use crate::config::{TextTemplate, UpscanConfig};
 use crate::engine::Status;
 
@@ -112,7 +112,7 @@ impl Upscan {
         let lasting = lasting.map_err(|error| SinkError::permanent(error.to_string()))?;
         let request = self.s3.get_object().bucket(bucket).key(key).set_version_id(version_id.map(str::to_owned));
         let signed = request.presigned(lasting).await;
-        let signed = signed.map_err(|error| SinkError::transient(DisplayErrorContext(&error).to_string()))?;
+        let signed = signed.map_err(|error| SinkError::transient(aws::causes(&error)))?;
         Ok(Some(signed.uri().to_owned()))
     }
 }
