@@ -190,6 +190,11 @@ impl Service {
         .await
     }
 
+    /// The log as it was written. Panics without one: a search for what must not be there would find nothing.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
     /// The log's lines, parsed.
     pub fn log(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();

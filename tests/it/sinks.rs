@@ -11,7 +11,7 @@ use clamgate::report::{About, Notice, ScanReport, Sink};
 use serde_json::{Value, json};
 
 use crate::aws::Aws;
-use crate::service::{Service, clamgate};
+use crate::service::clamgate;
 
 pub const SECRET: &str = "hunter2-hunter2-hunter2";
 pub const KEY: &str = "3d844edf-8d35-48ac-975b-e847b4f122b0";
@@ -25,10 +25,6 @@ pub fn python(code: &str, input: &Value) -> String {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{code}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-pub fn log_of(service: &Service) -> String {
-    fs::read_to_string(service.dir.path().join("log")).unwrap()
 }
 
 /// Uploads with metadata.

@@ -11,7 +11,7 @@ use crate::aws::Aws;
 use crate::receiver::{Does::*, OK, Receiver};
 use crate::samples::eicar;
 use crate::service::Service;
-use crate::sinks::{KEY, attempt, log_of, python, sdk, upload};
+use crate::sinks::{KEY, attempt, python, sdk, upload};
 
 const SERVICE: &str = "26785a09-ab16-4eb0-8407-a37497a57506";
 
@@ -85,7 +85,7 @@ print((signed + b"." + encode(hmac.new(given["key"].encode(), signed, hashlib.sh
     let unwanted = service.logged("report not delivered: there is nobody to tell");
     assert_eq!(unwanted.len(), 3);
     assert!(unwanted.iter().all(|line| line["level"] == "WARN" && line["sink"] == "mail"), "{unwanted:?}");
-    let log = log_of(&service);
+    let log = service.log_text();
     assert!(!log.contains(KEY) && !log.contains("victim@evil.example") && !log.contains("a@example.gov.uk"));
 }
 

@@ -259,7 +259,7 @@ async fn a_wrong_password_is_said_and_not_shown() {
     assert!(said[0]["error"].as_str().unwrap().contains("password authentication failed for user \"postgres\""), "{said:?}");
     aws.upload("k", b"hello world".to_vec()).await;
     wait::until("a dead letter", || async { (aws.depth(&aws.dead_letters).await.0 == 1).then_some(()) }).await;
-    let log = fs::read_to_string(service.dir.path().join("log")).unwrap();
+    let log = service.log_text();
     assert!(log.contains("28P01") && !log.contains("wr0ng"), "{log}");
 
     let printed = clamgate().arg("check-config").env(URL, &url).output().unwrap();

@@ -20,7 +20,7 @@ use crate::aws::Aws;
 use crate::receiver::{Does::*, OK, Receiver};
 use crate::samples::{EICAR_NAME, eicar, encrypted_zip};
 use crate::service::Service;
-use crate::sinks::{SECRET, attempt, log_of, python, report, sdk, upload};
+use crate::sinks::{SECRET, attempt, python, report, sdk, upload};
 use crate::web::curl;
 
 /// The first block of this kind on a page.
@@ -81,7 +81,7 @@ async fn a_webhook_gets_its_report_when_it_has_recovered_and_can_tell_that_it_is
     assert!(said[0].contains("connection closed"), "{said:?}");
     let expected = ["HTTP status 500 Internal Server Error", "no answer in 1 seconds", "HTTP status 429 Too Many Requests"];
     assert_eq!(said[1..], expected);
-    assert!(!log_of(&service).contains(SECRET) && !log_of(&service).contains("open sesame"));
+    assert!(!service.log_text().contains(SECRET) && !service.log_text().contains("open sesame"));
 
     let last = &requests[requests.len() - 1];
     let (timestamp, signature) = (last.header("x-clamgate-timestamp"), last.header("x-clamgate-signature"));
